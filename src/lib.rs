@@ -1,0 +1,20 @@
+//! Understudy: a PostgreSQL primary and standby that fail over by themselves.
+//!
+//! Which program is served by which module:
+//!
+//! | program | modules |
+//! | --- | --- |
+//! | `failover-check` | [`failover`] |
+//! | `postgres-node` | [`node`] |
+//! | `app` | [`web`] |
+//! | `postgres_promote`, `postgres_recovery_conf` | [`modules`] behind [`ansible_module`] |
+//!
+//! [`postgres`] knows one server and nothing of a cluster; [`record`] is the one file that says who is primary.
+
+pub mod ansible_module;
+pub mod failover;
+pub mod modules;
+pub mod node;
+pub mod postgres;
+pub mod record;
+pub mod web;

@@ -1,0 +1,3 @@
+//! One PostgreSQL server: how to reach it, what it says of itself, how to promote it, how to write its recovery settings.
+//! Nothing here knows of a cluster, of containers or of Ansible.
+

@@ -75,7 +75,7 @@ impl StartError {
         match self {
             Self::Usage {
                 meant: Some(flag), ..
-            } => Some(format!("{flag}")),
+            } => Some(flag.clone()),
             Self::Usage { meant: None, .. } => Some("app --help".to_owned()),
             Self::SettingMissing { flag, variable } => {
                 Some(format!("--{flag} VALUE, or {variable} in the environment"))
@@ -220,12 +220,12 @@ impl NotReady {
                 primary: primary.to_owned(),
                 why: "its connections are being closed".to_owned(),
             },
-            PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                Self::Unreachable {
-                    primary: primary.to_owned(),
-                    why: "no connection could be made".to_owned(),
-                }
-            }
+            PoolError::Timeout(_)
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => Self::Unreachable {
+                primary: primary.to_owned(),
+                why: "no connection could be made".to_owned(),
+            },
         }
     }
 
@@ -309,10 +309,7 @@ mod tests {
     #[test]
     fn words_that_are_read_at_night() {
         let words = |error: StartError| {
-            format!(
-                "app: {error}; try: {}",
-                error.remedy().unwrap_or_default()
-            )
+            format!("app: {error}; try: {}", error.remedy().unwrap_or_default())
         };
 
         assert_eq!(

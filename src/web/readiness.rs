@@ -206,13 +206,7 @@ impl Checker {
         }
     }
 
-    fn note(
-        &self,
-        ready: bool,
-        not_ready: Option<&NotReady>,
-        duration: Duration,
-        now: Timestamp,
-    ) {
+    fn note(&self, ready: bool, not_ready: Option<&NotReady>, duration: Duration, now: Timestamp) {
         self.instruments.ready.set(i64::from(ready));
         self.instruments
             .ready_checked

@@ -283,14 +283,6 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_password_file_is_found_at_the_start() {
-        let error = read_with(&["--password-file", "/nowhere/password"]).unwrap_err();
-
-        // Given twice: the parser refuses that itself, so this test asks the way a person would.
-        assert!(error.contains("--password-file"), "{error}");
-    }
-
-    #[test]
     fn help_names_the_environment() {
         let help = read(&["--help"], &[]).unwrap_err();
 

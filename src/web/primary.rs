@@ -131,6 +131,9 @@ impl Primary {
                 return false;
             }
             match &fault {
+                Some(fault) if self.target.borrow().is_none() => {
+                    log::warn!("{fault}; no primary is known yet");
+                }
                 Some(fault) => log::warn!("{fault}; the last known primary is kept"),
                 None => log::info!("the record can be read again"),
             }

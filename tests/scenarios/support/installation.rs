@@ -19,6 +19,9 @@ const SETTINGS: &str = "/etc/understudy-test/failover-check.toml";
 /// The program under test, where `UNDERSTUDY_FAILOVER_CHECK` names no other.
 const PROGRAM: &str = "/usr/local/sbin/failover-check";
 
+/// How long a command of the program may take; `wait-healthy` is given less.
+const COMMAND_LIMIT_SECONDS: &str = "300";
+
 /// Held by the scenario that runs, across processes: `cargo test` knows nothing of nextest's groups.
 const ALONE: &str = "/run/lock/understudy-scenarios.lock";
 
@@ -188,9 +191,13 @@ impl Installation {
         command
     }
 
-    /// Runs a command of the program under test to its end.
+    /// Runs a command of the program under test to its end, which has to come.
     pub fn failover_check(&self, arguments: &[&str]) -> Output {
-        self.program_with(&self.settings_file)
+        let program = self.program_with(&self.settings_file);
+        Command::new("timeout")
+            .arg(COMMAND_LIMIT_SECONDS)
+            .arg(program.get_program())
+            .args(program.get_args())
             .args(arguments)
             .output()
             .unwrap()

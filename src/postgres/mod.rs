@@ -1,3 +1,7 @@
 //! One PostgreSQL server: how to reach it, what it says of itself, how to promote it, how to write its recovery settings.
 //! Nothing here knows of a cluster, of containers or of Ansible.
 
+pub mod connection;
+pub mod lsn;
+pub mod promote;
+pub mod status;

@@ -17,7 +17,7 @@ const CAUGHT_UP_BYTES: u64 = 16 * 1024 * 1024;
 
 macro_rules! rules {
     ($($name:ident = $id:literal, $sentence:literal;)*) => {
-        $(const $name: Rule = Rule { id: $id, sentence: $sentence };)*
+        $(#[doc = $sentence] pub const $name: Rule = Rule { id: $id, sentence: $sentence };)*
         /// Every rule, in the order of their numbers.
         pub const RULES: &[Rule] = &[$($name),*];
     };
@@ -47,6 +47,7 @@ rules! {
     SILENT_TOO_LONG = "R230", "the primary is silent for the whole threshold, and dead to the witness inside: fail over";
     PRIMARY_IN_RECOVERY = "R240", "the recorded primary is in recovery: a person decides";
     PRIMARY_READ_ONLY = "R250", "the primary is read-only by its own configuration: alert";
+    PRIMARY_STRANGER = "R260", "the recorded primary's server belongs to another cluster: a person decides";
     ELIGIBLE_WITHOUT_SYNC = "R300", "the record vouches for a standby that commits do not wait for: take that back at once";
     STANDBY_LOST = "R310", "commits have waited long enough for a lost standby: record it ineligible, then go on without it";
     STANDBY_DOWN = "R320", "the standby's container does not run: start it";
@@ -125,6 +126,11 @@ fn primary_down(seen: &Observation, how: &str, can_be_started: bool) -> Decision
 /// The primary's container runs.
 fn primary_runs(seen: &Observation) -> Decision {
     match &seen.primary.server {
+        ServerView::Primary { system_identifier: found, .. } | ServerView::Standby { system_identifier: found, .. }
+            if seen.record.system_identifier.as_ref().is_some_and(|recorded| recorded != found) =>
+        {
+            say(PRIMARY_STRANGER, Action::Refuse, Reason::PrimaryStranger(found.clone()))
+        }
         ServerView::Primary { status, .. } if status.read_only => say(PRIMARY_READ_ONLY, Action::Alert, Reason::PrimaryReadOnly),
         ServerView::Primary { .. } => primary_writable(seen),
         ServerView::Standby { .. } => say(PRIMARY_IN_RECOVERY, Action::Refuse, Reason::PrimaryInRecovery),

@@ -197,6 +197,8 @@ pub enum Reason {
     PrimaryInRecovery,
     /// The primary takes no writes by its own configuration.
     PrimaryReadOnly,
+    /// The primary's server belongs to another cluster, of this system identifier.
+    PrimaryStranger(String),
     /// The primary serves others and not the host.
     OnlyHostCannotReach(String),
     /// The primary is alive inside its container, and nobody reaches it.
@@ -265,6 +267,7 @@ impl fmt::Display for Reason {
             Self::Refusing(why) => write!(f, "the primary answers and refuses the checker, so it is alive: {why}"),
             Self::PrimaryInRecovery => f.write_str("the recorded primary is in recovery; somebody changed its data directory or the record"),
             Self::PrimaryReadOnly => f.write_str("the primary is up and read-only by its own configuration (default_transaction_read_only)"),
+            Self::PrimaryStranger(found) => write!(f, "the recorded primary serves another cluster's data (system identifier {found}); somebody replaced its data directory"),
             Self::OnlyHostCannotReach(seen) => write!(f, "the primary serves others, and only this host's probe does not reach it ({seen})"),
             Self::Isolated(time) => write!(f, "the primary is alive inside its container and reached by nobody, for {} now", seconds(*time)),
             Self::WitnessUnknown(why) => write!(f, "the primary is silent, and the probe inside its container could not be run: {why}"),

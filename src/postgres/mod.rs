@@ -1,3 +1,8 @@
 //! One PostgreSQL server: how to reach it, what it says of itself, how to promote it, how to write its recovery settings.
 //! Nothing here knows of a cluster, of containers or of Ansible.
 
+pub mod conninfo;
+pub mod recovery_conf;
+pub mod replace_file;
+pub mod settings_file;
+pub mod version;

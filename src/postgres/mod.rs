@@ -2,6 +2,7 @@
 //! Nothing here knows of a cluster, of containers or of Ansible.
 
 pub mod conninfo;
+pub mod control_file;
 pub mod recovery_conf;
 pub mod replace_file;
 pub mod settings_file;

@@ -259,7 +259,8 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
                 Value::String(text) => Conninfo::parse(text).map_err(refused)?,
                 Value::Object(pairs) => {
                     let mut read = Vec::new();
-                    for (keyword, value) in pairs {
+                    // Sorted, so that the order in a template never makes a difference.
+                    for (keyword, value) in pairs.iter().collect::<BTreeMap<_, _>>() {
                         // A boolean has no one spelling in libpq, and the value may be a secret: name the keyword only.
                         let value = scalar(value).filter(|_| !value.is_boolean());
                         read.push((

@@ -128,7 +128,8 @@ pub struct Arguments {
 /// # Errors
 /// The first thing that is wrong with it; see [`ArgumentError`].
 pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Arguments, ArgumentError> {
-    let (own, given): (Map<_, _>, Map<_, _>) = object
+    // Sorted, so that of two faults the same one is told each time.
+    let (own, given): (BTreeMap<_, _>, BTreeMap<_, _>) = object
         .into_iter()
         .partition(|(key, _)| key.starts_with("_ansible_"));
     let flag = |key: &str| own.get(key).and_then(boolean).unwrap_or(false);

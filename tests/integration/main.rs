@@ -1,1 +1,5 @@
+//! Tests that need no container. One line for each subject.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report, in its helpers too.
 
+// The app, started in this process on a free port, against no server, broken ones and real ones.
+mod web;

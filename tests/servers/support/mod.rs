@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
 
@@ -78,6 +78,12 @@ impl Folder {
     pub fn owner_name(&self) -> String {
         let uid = self.owner.map_or_else(nix::unistd::geteuid, |(uid, _)| uid);
         User::from_uid(uid).unwrap().unwrap().name
+    }
+
+    /// The name of that user's group.
+    pub fn group_name(&self) -> String {
+        let gid = self.owner.map_or_else(nix::unistd::getegid, |(_, gid)| gid);
+        Group::from_gid(gid).unwrap().unwrap().name
     }
 
     /// Runs a program as the folder's owner and wants it to succeed.

@@ -159,7 +159,7 @@ async fn promote_standby(
 ) -> Result<Outcome<Returned>, Error> {
     let started = Instant::now();
     let timeout = Duration::from_secs_f64(options.timeout);
-    let server = ask(target, timeout.min(ATTEMPT_DEADLINE))
+    let server = first_answer(target, started, timeout)
         .await
         .map_err(Error::Server)?;
     let outcome = |changed, message: String, method, server: &Server| Outcome {
@@ -389,6 +389,31 @@ fn create_trigger_file(path: &Path, data_directory: &Path) -> std::io::Result<()
     file.sync_all()
 }
 
+/// What is left of the time, as far as one attempt may use it; in whole milliseconds, which is what is told when it was not enough.
+fn attempt_deadline(started: Instant, timeout: Duration) -> Duration {
+    let left = timeout
+        .saturating_sub(started.elapsed())
+        .min(ATTEMPT_DEADLINE);
+    Duration::from_millis(u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
+}
+
+/// The server's state, waited for while it says that it is starting, as it does after a restart.
+async fn first_answer(
+    target: &Target,
+    started: Instant,
+    timeout: Duration,
+) -> Result<Server, ServerError> {
+    loop {
+        let deadline = attempt_deadline(started, timeout);
+        match ask(target, deadline).await {
+            Err(ServerError::Starting(_)) if deadline > POLL_INTERVAL => {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Looks over fresh connections until one can write, or until the time is up.
 async fn wait_until_writable(
     target: &Target,
@@ -398,8 +423,7 @@ async fn wait_until_writable(
 ) -> Result<Server, Error> {
     let mut last;
     loop {
-        let left = timeout.saturating_sub(started.elapsed());
-        let deadline = left.min(ATTEMPT_DEADLINE);
+        let deadline = attempt_deadline(started, timeout);
         last = match promote::is_writable(target, deadline).await {
             Ok(true) => match ask(target, deadline).await {
                 Ok(server) => return Ok(server),

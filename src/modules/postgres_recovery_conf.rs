@@ -88,15 +88,9 @@ impl Module for PostgresRecoveryConf {
 
     fn run(options: Options, context: Context) -> Result<Outcome<Returned>, Error> {
         let plan = wanted(&options)?.plan(&options.data_directory)?;
+        let changed = !plan.changes.is_empty();
         let mut warnings = Vec::new();
-        if options.state == State::Absent
-            && control_file::is_unpromoted_standby(&options.data_directory).map_err(|source| {
-                Error::ControlFile {
-                    directory: options.data_directory.clone(),
-                    source,
-                }
-            })?
-        {
+        if options.state == State::Absent && changed && is_unpromoted_standby(&options)? {
             if !options.accept_unpromoted_standby {
                 return Err(Error::Unpromoted {
                     directory: options.data_directory,
@@ -110,7 +104,6 @@ impl Module for PostgresRecoveryConf {
         if !context.check_mode {
             plan.apply()?;
         }
-        let changed = !plan.changes.is_empty();
         let role = match options.state {
             State::Present => "a standby's",
             State::Absent => "no standby's",
@@ -138,6 +131,15 @@ impl Module for PostgresRecoveryConf {
             warnings,
         })
     }
+}
+
+fn is_unpromoted_standby(options: &Options) -> Result<bool, Error> {
+    control_file::is_unpromoted_standby(&options.data_directory).map_err(|source| {
+        Error::ControlFile {
+            directory: options.data_directory.clone(),
+            source,
+        }
+    })
 }
 
 fn wanted(options: &Options) -> Result<RecoveryConf, Error> {

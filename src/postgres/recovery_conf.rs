@@ -488,17 +488,21 @@ fn notice(
         .iter()
         .map(|(name, _)| name)
         .filter(|name| value(present, name) != value(wanted, name));
-    let needs = |name: &String| {
-        let reloadable = RELOADABLE
-            .iter()
-            .any(|(known, since)| known.eq_ignore_ascii_case(name) && version.0 >= *since);
-        if reloadable {
-            Notice::Reload
-        } else {
-            Notice::Restart
-        }
-    };
-    changed.map(needs).max().unwrap_or(Notice::Nothing)
+    changed
+        .map(|name| needed_for(name, version))
+        .max()
+        .unwrap_or(Notice::Nothing)
+}
+
+/// What a running server of a version needs to take over a new value of an ordinary setting.
+pub fn needed_for(setting: &str, version: MajorVersion) -> Notice {
+    let reloadable =
+        |(known, since): &(&str, u16)| known.eq_ignore_ascii_case(setting) && version.0 >= *since;
+    if RELOADABLE.iter().any(reloadable) {
+        Notice::Reload
+    } else {
+        Notice::Restart
+    }
 }
 
 fn value(texts: &Texts, name: &str) -> Option<String> {

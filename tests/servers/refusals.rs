@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
+use understudy::postgres::recovery_conf::{Notice, needed_for};
+use understudy::postgres::version::MajorVersion;
+
 use crate::support::{Folder, Server, module};
 
 fn standby_of<'a>(primary: &Server<'a>) -> Server<'a> {
@@ -138,4 +141,26 @@ fn a_conninfo_is_reloadable_where_the_module_says_so() {
         "SELECT string_agg(application_name, ' ') FROM pg_stat_replication",
         "renamed",
     );
+}
+
+#[test]
+fn nothing_that_needs_a_restart_is_said_to_need_only_a_reload() {
+    for major in [10, 11, 15, 17] {
+        let folder = Folder::new();
+        let server = folder.primary(major);
+        let settings = server
+            .client()
+            .query("SELECT name, context FROM pg_settings", &[])
+            .unwrap();
+        let wrong: Vec<String> = settings
+            .iter()
+            .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)))
+            .filter(|(name, context)| {
+                matches!(context.as_str(), "postmaster" | "internal")
+                    && needed_for(name, MajorVersion(major)) == Notice::Reload
+            })
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(wrong, [""; 0], "PostgreSQL {major}");
+    }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Group, Uid, User};
@@ -130,16 +131,26 @@ impl Folder {
 
     /// A server that is not there yet.
     pub fn server(&self, major: u16, name: &str) -> Server<'_> {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         Server {
             folder: self,
             installation: Installation::of(major),
             data: self.path().join(name),
-            port,
+            port: free_port(),
+        }
+    }
+}
+
+/// A port that nothing listens on, and that stays free until the server is made: below the range from which the system takes the ports of
+/// outgoing connections, and different for each process, since tests run side by side.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id()
+            .wrapping_mul(16)
+            .wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + (number % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
         }
     }
 }

@@ -162,6 +162,7 @@ async fn promote_standby(
     let server = first_answer(target, started, timeout)
         .await
         .map_err(Error::Server)?;
+    same_data_directory(options, &server)?;
     let outcome = |changed, message: String, method, server: &Server| Outcome {
         changed,
         message,
@@ -259,9 +260,13 @@ impl Method {
 
     async fn ask_for_promotion(&self, target: &Target, timeout: Duration) -> Result<(), Error> {
         match self {
-            Self::PgPromote => promote::request(target, timeout.min(ATTEMPT_DEADLINE))
-                .await
-                .map_err(Error::Server),
+            Self::PgPromote => {
+                match promote::request(target, timeout.min(ATTEMPT_DEADLINE)).await {
+                    // It may have been heard, so what follows is waiting.
+                    Ok(()) | Err(ServerError::TimedOut(_)) => Ok(()),
+                    Err(error) => Err(Error::Server(error)),
+                }
+            }
             Self::TriggerFile {
                 path,
                 data_directory,
@@ -299,6 +304,18 @@ impl Method {
                 })
             }
         }
+    }
+}
+
+/// `pg_ctl` and the trigger file work on the directory, not on the connection: with another one they would promote another server.
+fn same_data_directory(options: &Options, server: &Server) -> Result<(), Error> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match (&options.data_directory, &server.data_directory) {
+        (Some(given), Some(told)) if real(given) != real(told) => Err(Error::OtherDataDirectory {
+            given: given.clone(),
+            told: told.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -553,6 +570,14 @@ pub enum Error {
     /// Neither the task nor the server says where the data directory is.
     #[error("the server does not tell this user its data directory")]
     NoDataDirectory,
+    /// The connection leads to one server and the data directory to another.
+    #[error("the data directory of the server is '{}', not '{}'", told.display(), given.display())]
+    OtherDataDirectory {
+        /// The option.
+        given: PathBuf,
+        /// What the server says.
+        told: PathBuf,
+    },
     /// The data directory cannot be looked at.
     #[error("cannot look at '{}'", path.display())]
     DataDirectory {
@@ -614,6 +639,9 @@ impl ModuleError for Error {
             Self::OtherTriggerFile { .. } => "leave 'trigger_file' out",
             Self::WriteTriggerFile { .. } | Self::DataDirectory { .. } => {
                 "run as root or as the owner of the data directory"
+            }
+            Self::OtherDataDirectory { .. } => {
+                "look whether login_host, login_port or login_unix_socket lead to the server that you mean, or leave 'data_directory' out"
             }
             Self::NoDataDirectory => "give 'data_directory'",
             Self::NoPgCtl | Self::RunPgCtl { .. } => "give the path of the program as 'pg_ctl'",

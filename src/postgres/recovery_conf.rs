@@ -22,6 +22,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -103,7 +104,7 @@ pub struct RecoveryConf {
 }
 
 /// The texts of the files that matter, `None` where a file does not exist.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Texts {
     /// `postgresql.auto.conf`
     pub auto_conf: Option<String>,
@@ -111,6 +112,18 @@ pub struct Texts {
     pub recovery_conf: Option<String>,
     /// `standby.signal`
     pub standby_signal: Option<String>,
+}
+
+/// Shows no password.
+impl fmt::Debug for Texts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Texts")
+            .field("auto_conf", &masked(&self.auto_conf))
+            .field("recovery_conf", &masked(&self.recovery_conf))
+            .field("standby_signal", &self.standby_signal)
+            .finish()
+    }
 }
 
 impl RecoveryConf {
@@ -301,7 +314,7 @@ pub enum Notice {
 }
 
 /// What becomes of one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FileChange {
     /// The file.
     pub path: PathBuf,
@@ -309,6 +322,22 @@ pub struct FileChange {
     pub before: Option<String>,
     /// Its text afterwards; `None` when it goes away.
     pub after: Option<String>,
+}
+
+/// Shows no password, so that a plan can be logged.
+impl fmt::Debug for FileChange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("FileChange")
+            .field("path", &self.path)
+            .field("before", &masked(&self.before))
+            .field("after", &masked(&self.after))
+            .finish()
+    }
+}
+
+fn masked(text: &Option<String>) -> Option<String> {
+    text.as_deref().map(settings_file::masked)
 }
 
 /// The changes that make a data directory what is wanted, in the order in which they are safe.
@@ -766,6 +795,15 @@ recovery_target_timeline = 'latest'
                 "{version}"
             );
         }
+    }
+
+    #[test]
+    fn no_password_is_in_the_debug_text() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("PG_VERSION"), "17\n").unwrap();
+        let plan = standby().plan(directory.path()).unwrap();
+        assert!(!format!("{:?} {plan:?}", standby()).contains("a \\ word"));
+        assert!(format!("{plan:?}").contains("password=********"));
     }
 
     #[test]

@@ -124,6 +124,27 @@ fn a_trigger_file_that_the_server_does_not_watch_is_refused() {
 }
 
 #[test]
+fn the_data_directory_of_another_server_is_refused() {
+    let folder = Folder::new();
+    let primary = folder.primary(15);
+    let standby = standby_of(&primary);
+    for method in ["auto", "pg_ctl"] {
+        let refused = module(
+            "postgres_promote",
+            standby.login_options(),
+            json!({"data_directory": primary.data, "method": method}),
+        );
+        let expected = format!(
+            "the data directory of the server is '{}', not '{}'; try: ",
+            standby.data.display(),
+            primary.data.display()
+        );
+        assert!(failure(&refused).starts_with(&expected), "{refused}");
+    }
+    assert_eq!(standby.ask("pg_is_in_recovery()"), "true");
+}
+
+#[test]
 fn a_conninfo_is_reloadable_where_the_module_says_so() {
     let folder = Folder::new();
     let primary = folder.primary(15);

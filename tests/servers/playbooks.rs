@@ -16,38 +16,18 @@ struct Controller {
 impl Controller {
     fn new() -> Self {
         let library = tempfile::tempdir().unwrap();
-        for program in [
-            env!("CARGO_BIN_EXE_postgres_promote"),
-            env!("CARGO_BIN_EXE_postgres_recovery_conf"),
-        ] {
-            std::os::unix::fs::symlink(
-                program,
-                library.path().join(Path::new(program).file_name().unwrap()),
-            )
-            .unwrap();
+        for program in [env!("CARGO_BIN_EXE_postgres_promote"), env!("CARGO_BIN_EXE_postgres_recovery_conf")] {
+            std::os::unix::fs::symlink(program, library.path().join(Path::new(program).file_name().unwrap())).unwrap();
         }
-        Self {
-            library,
-            program: ansible_playbook(),
-        }
+        Self { library, program: ansible_playbook() }
     }
 
     fn play(&self, playbook: &str, variables: &Value, more: &[&str]) -> Output {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(&self.program);
-        command
-            .arg(root.join("playbooks").join(playbook))
-            .args(["-i", "db2,", "-e", &variables.to_string()])
-            .args(more);
-        command
-            .current_dir(root)
-            .env("ANSIBLE_LIBRARY", self.library.path())
-            .env("ANSIBLE_ROLES_PATH", root.join("roles"));
-        command
-            .env("ANSIBLE_NOCOLOR", "1")
-            .env("LC_ALL", "C.UTF-8")
-            .output()
-            .unwrap()
+        command.arg(root.join("playbooks").join(playbook)).args(["-i", "db2,", "-e", &variables.to_string()]).args(more);
+        command.current_dir(root).env("ANSIBLE_LIBRARY", self.library.path()).env("ANSIBLE_ROLES_PATH", root.join("roles"));
+        command.env("ANSIBLE_NOCOLOR", "1").env("LC_ALL", "C.UTF-8").output().unwrap()
     }
 
     /// The number of changed tasks on the host, of a play that has to succeed.
@@ -56,14 +36,8 @@ impl Controller {
         let text = text(&output);
         assert!(output.status.success(), "{text}");
         assert!(!text.contains("secret"), "the password is shown: {text}");
-        let recap = text
-            .lines()
-            .rfind(|line| line.starts_with("db2 "))
-            .unwrap_or_else(|| panic!("no recap: {text}"));
-        let changed = recap
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("changed="))
-            .unwrap();
+        let recap = text.lines().rfind(|line| line.starts_with("db2 ")).unwrap_or_else(|| panic!("no recap: {text}"));
+        let changed = recap.split_whitespace().find_map(|word| word.strip_prefix("changed=")).unwrap();
         changed.parse().unwrap()
     }
 
@@ -77,11 +51,7 @@ impl Controller {
 }
 
 fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// The project's own, or what `ANSIBLE_PLAYBOOK` names, or the one in `PATH`.
@@ -94,9 +64,7 @@ fn ansible_playbook() -> PathBuf {
     candidates
         .into_iter()
         .find(|program| program.is_file())
-        .expect(
-            "ansible-playbook is not found; try: make test, or set ANSIBLE_PLAYBOOK to its path",
-        )
+        .expect("ansible-playbook is not found; try: make test, or set ANSIBLE_PLAYBOOK to its path")
 }
 
 fn variables(folder: &Folder, primary: &Server<'_>, standby: &Server<'_>) -> Value {
@@ -148,61 +116,26 @@ fn a_native_standby_is_set_up_and_promoted(major: u16) {
     assert!(!standby.data.exists(), "check mode made the data directory");
     assert!(controller.changed("native_standby.yml", &variables, &["--diff"]) > 0);
     standby.wait_for("SELECT count(*) FROM t", "1000");
-    assert_eq!(
-        primary.ask("SELECT string_agg(application_name, ' ') FROM pg_stat_replication"),
-        "db2"
-    );
-    assert_eq!(
-        controller.changed("native_standby.yml", &variables, &["--diff"]),
-        0
-    );
-    assert_eq!(
-        controller.changed("native_standby.yml", &variables, &["--check", "--diff"]),
-        0
-    );
+    assert_eq!(primary.ask("SELECT string_agg(application_name, ' ') FROM pg_stat_replication"), "db2");
+    assert_eq!(controller.changed("native_standby.yml", &variables, &["--diff"]), 0);
+    assert_eq!(controller.changed("native_standby.yml", &variables, &["--check", "--diff"]), 0);
     let started = standby.ask("pg_postmaster_start_time()");
     variables["postgres_standby_application_name"] = "renamed".into();
     assert!(controller.changed("native_standby.yml", &variables, &[]) > 0);
-    primary.wait_for(
-        "SELECT string_agg(application_name, ' ') FROM pg_stat_replication",
-        "renamed",
-    );
-    assert_eq!(
-        standby.ask("pg_postmaster_start_time()"),
-        started,
-        "a reload was enough"
-    );
+    primary.wait_for("SELECT string_agg(application_name, ' ') FROM pg_stat_replication", "renamed");
+    assert_eq!(standby.ask("pg_postmaster_start_time()"), started, "a reload was enough");
 
     let refusal = controller.refusal("native_promote.yml", &variables);
-    assert!(
-        refusal.contains("Two primaries would both take writes"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("Two primaries would both take writes"), "{refusal}");
     assert_eq!(standby.ask("pg_is_in_recovery()"), "true");
     primary.stop();
     variables["postgres_promotion_old_primary_is_stopped"] = true.into();
-    assert_eq!(
-        controller.changed("native_promote.yml", &variables, &["--check", "--diff"]),
-        1
-    );
-    assert_eq!(
-        standby.ask("pg_is_in_recovery()"),
-        "true",
-        "check mode promoted"
-    );
-    assert_eq!(
-        controller.changed("native_promote.yml", &variables, &["--diff"]),
-        2
-    );
+    assert_eq!(controller.changed("native_promote.yml", &variables, &["--check", "--diff"]), 1);
+    assert_eq!(standby.ask("pg_is_in_recovery()"), "true", "check mode promoted");
+    assert_eq!(controller.changed("native_promote.yml", &variables, &["--diff"]), 2);
     standby.execute("INSERT INTO t VALUES (0)");
-    assert_eq!(
-        controller.changed("native_promote.yml", &variables, &["--diff"]),
-        0
-    );
-    assert_eq!(
-        controller.changed("native_promote.yml", &variables, &["--check", "--diff"]),
-        0
-    );
+    assert_eq!(controller.changed("native_promote.yml", &variables, &["--diff"]), 0);
+    assert_eq!(controller.changed("native_promote.yml", &variables, &["--check", "--diff"]), 0);
 }
 
 #[test]
@@ -217,22 +150,13 @@ fn data_are_replaced_only_when_told_in_so_many_words_and_never_deleted() {
     let mut variables = variables(&folder, &primary, &standby);
 
     let refusal = controller.refusal("native_standby.yml", &variables);
-    assert!(
-        refusal.contains(&format!(
-            "say so: -e postgres_standby_replace_data_in={}",
-            standby.data.display()
-        )),
-        "{refusal}"
-    );
+    assert!(refusal.contains(&format!("say so: -e postgres_standby_replace_data_in={}", standby.data.display())), "{refusal}");
     variables["postgres_standby_replace_data_in"] = "yes".into();
     controller.refusal("native_standby.yml", &variables);
     variables["postgres_standby_replace_data_in"] = standby.data.display().to_string().into();
     standby.start();
     let refusal = controller.refusal("native_standby.yml", &variables);
-    assert!(
-        refusal.contains(&format!("A server runs in {}", standby.data.display())),
-        "{refusal}"
-    );
+    assert!(refusal.contains(&format!("A server runs in {}", standby.data.display())), "{refusal}");
     standby.stop();
     assert!(standby.data.join("of_value").exists());
 
@@ -242,27 +166,14 @@ fn data_are_replaced_only_when_told_in_so_many_words_and_never_deleted() {
     let aside: Vec<PathBuf> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.display()
-                .to_string()
-                .starts_with(&format!("{}.replaced-", standby.data.display()))
-        })
+        .filter(|path| path.display().to_string().starts_with(&format!("{}.replaced-", standby.data.display())))
         .collect();
-    assert!(
-        aside.len() == 1 && aside[0].join("of_value").exists(),
-        "{aside:?}"
-    );
+    assert!(aside.len() == 1 && aside[0].join("of_value").exists(), "{aside:?}");
     assert_eq!(controller.changed("native_standby.yml", &variables, &[]), 0);
 }
 
 #[test]
 fn a_promotion_without_a_host_is_refused() {
-    let refusal = Controller::new().refusal(
-        "native_promote.yml",
-        &json!({"ansible_connection": "local"}),
-    );
-    assert!(
-        refusal.contains("Exactly one standby can become the primary."),
-        "{refusal}"
-    );
+    let refusal = Controller::new().refusal("native_promote.yml", &json!({"ansible_connection": "local"}));
+    assert!(refusal.contains("Exactly one standby can become the primary."), "{refusal}");
 }

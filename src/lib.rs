@@ -12,6 +12,7 @@
 //! [`postgres`] knows one server and nothing of a cluster; [`record`] is the one file that says who is primary.
 
 pub mod ansible_module;
+pub mod exit_code;
 pub mod failover;
 pub mod modules;
 pub mod node;

@@ -1,0 +1,89 @@
+# Everything a newcomer needs, by one word each; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+target   := target/x86_64-unknown-linux-gnu
+settings := variables/target.yml
+# More for ansible-playbook, in each target that runs one: make up ARGS='-e understudy_app_port=8080'
+ARGS     ?=
+playbook := .venv/bin/ansible-playbook -e @$(settings)
+# Passwords that are neither given (by ARGS) nor stored are made; nothing is asked for.
+unattended := -e understudy_generate_passwords=true -e understudy_database_password= -e understudy_replication_password=
+# The one that is there: cargo-nextest runs the same tests, each in a process of its own.
+nextest  := $(shell command -v cargo-nextest)
+run_tests = $(if $(nextest),cargo nextest run --locked $(1) $(2),cargo test --locked $(1) -- $(3))
+
+##@ Run it
+.PHONY: up
+up: preflight setup build ## Set up everything this machine lacks, then run the pair, the app and failover-check
+	$(playbook) playbooks/run_containers.yml $(unattended) $(ARGS)
+	@scripts/say-what-next $(settings)
+
+.PHONY: status
+status: setup ## Show who is primary, how the standby follows, and what failover-check thinks of it
+	@$(playbook) playbooks/status.yml $(ARGS)
+
+.PHONY: down
+down: setup ## Take the containers and the schedule away; data, record and secrets stay for the next `make up`
+	$(playbook) playbooks/remove_containers.yml $(ARGS)
+
+##@ Make it
+.PHONY: preflight
+preflight: # Whether `make up` can work at all, asked before anything changes
+	@scripts/preflight $(settings)
+
+.PHONY: setup
+setup: .venv/requirements ## Make the virtual environment with Ansible and the linters
+
+.venv/requirements: ansible-requirements.txt
+	@scripts/make-virtual-environment
+
+.PHONY: build
+build: ## Build the release programs, and put the two modules where Ansible looks for them
+	cargo build --release --locked --bins
+	install -m 0755 $(target)/release/postgres_promote $(target)/release/postgres_recovery_conf library/
+
+##@ Check it
+.PHONY: test
+test: lint check servers playbooks scenarios ## Every check there is (half an hour on two cores)
+
+.PHONY: lint
+lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	.venv/bin/yamllint --strict .
+	PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint --offline --profile production
+	for script in scripts/* tests/playbooks/run tests/scenarios/run roles/*/files/* .ci/run; do \
+	  case $$(head -n 1 "$$script") in *bash) bash -n "$$script" ;; *sh) sh -n "$$script" ;; esac; done
+
+.PHONY: check
+check: ## The tests that need neither containers nor servers
+	$(call run_tests,--lib --bins --test integration,,)
+
+.PHONY: servers
+servers: build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
+	scripts/fetch-test-servers
+	$(call run_tests,--test servers,,)
+
+.PHONY: playbooks
+playbooks: preflight setup build ## The playbooks on this machine, in an installation of their own
+	tests/playbooks/run
+
+.PHONY: scenarios
+scenarios: preflight setup build ## Kill, freeze, cut and remove things of a test installation beside a real one
+	tests/scenarios/run
+
+.PHONY: measure
+measure: preflight setup build ## From the kill of a primary to the first acknowledged write, with the time of each step
+	tests/scenarios/run measure
+
+##@ Leave it
+.PHONY: clean
+clean: ## Remove what was built and fetched in this folder; installations stay as they are
+	rm -rf target .venv .cache .ansible library/postgres_promote library/postgres_recovery_conf
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo; echo "  ARGS='...' passes more to ansible-playbook, for example ARGS='-e understudy_app_port=8080'"

@@ -1,0 +1,257 @@
+//! The container runtime as the Docker Engine, over its socket.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::exec::{CreateExecOptions, StartExecResults};
+use bollard::models::{ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
+use bollard::query_parameters::{EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::OnceCell;
+
+use super::observation::InsideView;
+use super::runtime::{ContainerState, Runtime, RuntimeError};
+
+/// Longest wait for an answer of the Engine to a question. It answers in milliseconds, and holds a question back while it changes that container.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Longest wait for the Engine to do something to a container, beyond the grace that the container itself has.
+const DEED: Duration = Duration::from_secs(20);
+
+/// The client library's own limit on one request: above every limit of this file, so that those decide.
+const TRANSPORT: Duration = Duration::from_secs(300);
+
+/// What running the probe costs the Engine itself, on top of the probe's own deadline.
+const EXEC_OVERHEAD: Duration = Duration::from_millis(800);
+
+/// The program in the node's image that serves as the probe.
+const PROBE: [&str; 2] = ["/usr/local/bin/postgres-node", "probe"];
+
+/// The program in the node's image that removes replaced data directories.
+const DISCARD: [&str; 2] = ["/usr/local/bin/postgres-node", "discard-old-data"];
+
+/// The Docker Engine of this host.
+pub struct Engine {
+    socket: PathBuf,
+    agreed: OnceCell<Docker>,
+}
+
+impl Engine {
+    /// The Engine that listens on `socket`, now or later: nothing is connected before it is needed.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), agreed: OnceCell::new() }
+    }
+
+    /// Agrees on a version of the Engine's interface, once (Debian 12's Engine is years older than this client).
+    async fn docker(&self) -> Result<&Docker, Failure> {
+        let silent = |why: String| Failure::Silent(format!("{why} ('{}')", self.socket.display()));
+        let agree = || async {
+            let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION).map_err(|error| silent(error.to_string()))?;
+            match tokio::time::timeout(ANSWER, docker.negotiate_version()).await {
+                Ok(answer) => answer.map_err(|error| silent(with_causes(&error))),
+                Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
+            }
+        };
+        self.agreed.get_or_try_init(agree).await
+    }
+
+    /// A stream with one item for each of these containers that ends from now on. It ends itself when the Engine goes away; none where the Engine is away now.
+    pub async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()> + use<>> {
+        let docker = self.docker().await.ok()?;
+        let filters = std::collections::HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), vec!["die".to_owned()]),
+            ("container".to_owned(), containers.to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        Some(docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(|_| ()))
+    }
+
+    /// Puts a question to the Engine and waits at most `limit`.
+    async fn ask<T>(&self, container: &str, doing: &str, limit: Duration, question: impl AsyncFnOnce(&Docker) -> Result<T, Error>) -> Result<T, Failure> {
+        let docker = self.docker().await?;
+        match tokio::time::timeout(limit, question(docker)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Error::DockerResponseServerError { status_code, message })) => Err(Failure::Status(status_code, message)),
+            Ok(Err(error)) => Err(Failure::Silent(with_causes(&error))),
+            Err(_) => Err(Failure::Silent(format!("no answer to {doing} '{container}' within {limit:?}"))),
+        }
+    }
+
+    /// Tells the Engine to do something. `fine`: the statuses that mean that it was so already.
+    async fn order(
+        &self,
+        container: &str,
+        doing: &'static str,
+        limit: Duration,
+        fine: &[u16],
+        deed: impl AsyncFnOnce(&Docker) -> Result<(), Error>,
+    ) -> Result<(), RuntimeError> {
+        match self.ask(container, doing, limit, deed).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Status(code, _)) if fine.contains(&code) => Ok(()),
+            Err(failure) => Err(failure.into_error(container, doing)),
+        }
+    }
+
+    /// Runs a program of the node's image inside the container: its exit code, if it gave one, and what it printed.
+    async fn execute(docker: &Docker, container: &str, command: [&str; 2]) -> Result<(Option<i64>, String), Error> {
+        let options = CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
+        let exec = docker.create_exec(container, options).await?;
+        let mut words = String::new();
+        if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec.id, None).await? {
+            while let Some(part) = output.next().await {
+                words.push_str(&part?.to_string());
+            }
+        }
+        Ok((docker.inspect_exec(&exec.id).await?.exit_code, words.trim().to_owned()))
+    }
+}
+
+impl Runtime for Engine {
+    async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
+        match self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await {
+            Ok(found) => read_state(found).map_err(|why| RuntimeError::Refused { container: container.to_owned(), doing: "inspect", why }),
+            Err(Failure::Status(404, _)) => Ok(ContainerState::Missing),
+            Err(failure) => Err(failure.into_error(container, "inspect")),
+        }
+    }
+
+    async fn start(&self, container: &str) -> Result<(), RuntimeError> {
+        self.order(container, "start", DEED, &[304], async |docker| docker.start_container(container, None).await).await
+    }
+
+    async fn stop(&self, container: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace.as_secs()).unwrap_or(i32::MAX)).build();
+        self.order(container, "stop", grace + DEED, &[304], async |docker| docker.stop_container(container, Some(options)).await).await
+    }
+
+    async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        // 409: it does not run. 404: it does not exist.
+        self.order(container, "kill", DEED, &[404, 409], async |docker| docker.kill_container(container, Some(options)).await).await
+    }
+
+    async fn restart(&self, container: &str) -> Result<(), RuntimeError> {
+        let options = RestartContainerOptionsBuilder::new().t(5).build();
+        self.order(container, "restart", DEED, &[], async |docker| docker.restart_container(container, Some(options)).await).await
+    }
+
+    async fn forbid_restart(&self, container: &str) -> Result<(), RuntimeError> {
+        let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None };
+        let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        self.order(container, "update", DEED, &[404], async |docker| docker.update_container(container, body).await).await
+    }
+
+    async fn probe_inside(&self, container: &str, deadline: Duration) -> InsideView {
+        let limit = deadline + EXEC_OVERHEAD;
+        let docker = match self.docker().await {
+            Ok(docker) => docker,
+            Err(failure) => return InsideView::Unknown(failure.into_error(container, "probe").to_string()),
+        };
+        match tokio::time::timeout(limit, Self::execute(docker, container, PROBE)).await {
+            Ok(Ok((Some(0), _))) => InsideView::Alive,
+            Ok(Ok((Some(1), words))) => InsideView::Dead(words),
+            Ok(Ok((Some(3), words))) => InsideView::Preparing(words),
+            // 126 and 127: the program could not be started; anything else is not the probe's word either.
+            Ok(Ok((code, words))) => InsideView::Unknown(format!("the probe ended with code {}: {words}", code.unwrap_or(-1))),
+            Ok(Err(error)) => InsideView::Unknown(with_causes(&error)),
+            Err(_) => InsideView::Dead(format!("the probe inside gave no answer within {limit:?}")),
+        }
+    }
+
+    async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
+        let run = async |docker: &Docker| Self::execute(docker, container, DISCARD).await;
+        match self.ask(container, "run a program in", DEED, run).await {
+            Ok((Some(0), words)) => Ok(words),
+            Ok((_, why)) => Err(RuntimeError::Refused { container: container.to_owned(), doing: "discard the old data of", why }),
+            Err(failure) => Err(failure.into_error(container, "run a program in")),
+        }
+    }
+}
+
+/// Reads what the Engine says of a container. Anything that may have a process, or may get one without being told to, counts as running.
+fn read_state(found: ContainerInspectResponse) -> Result<ContainerState, String> {
+    let state = found.state.ok_or("the Engine says nothing of its state")?;
+    let restarts = found.host_config.and_then(|config| config.restart_policy).and_then(|policy| policy.name).is_some_and(|name| {
+        !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)
+    });
+    let is = |flag: Option<bool>| flag == Some(true);
+    let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::CREATED));
+    if ended && !is(state.running) && !is(state.paused) && !is(state.restarting) && state.pid.unwrap_or(0) == 0 {
+        return Ok(ContainerState::Stopped { how: how_it_ended(&state), restarts });
+    }
+    let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let address = networks.into_values().filter_map(|network| network.ip_address).find_map(|address| address.parse::<IpAddr>().ok());
+    Ok(ContainerState::Running { address, paused: is(state.paused), restarts })
+}
+
+fn how_it_ended(state: &EngineState) -> String {
+    if state.status == Some(ContainerStateStatusEnum::CREATED) {
+        return "never started".to_owned();
+    }
+    let memory = if state.oom_killed == Some(true) { ", out of memory" } else { "" };
+    let error = state.error.as_deref().filter(|error| !error.is_empty()).map(|error| format!(", {error}")).unwrap_or_default();
+    format!("exited with code {}{memory}{error}", state.exit_code.unwrap_or(-1))
+}
+
+enum Failure {
+    Status(u16, String),
+    Silent(String),
+}
+
+impl Failure {
+    fn into_error(self, container: &str, doing: &'static str) -> RuntimeError {
+        match self {
+            Self::Status(_, why) => RuntimeError::Refused { container: container.to_owned(), doing, why },
+            Self::Silent(why) => RuntimeError::Silent(why),
+        }
+    }
+}
+
+/// An error's words with those of its causes: bollard's `Display` often names only the outermost.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_words = inner.to_string();
+        if !words.contains(&inner_words) {
+            words = format!("{words}: {inner_words}");
+        }
+        cause = inner.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::HostConfig;
+
+    fn state(status: ContainerStateStatusEnum, change: impl Fn(&mut EngineState), policy: RestartPolicyNameEnum) -> ContainerState {
+        let mut state = EngineState { status: Some(status), running: Some(false), pid: Some(0), exit_code: Some(137), ..Default::default() };
+        change(&mut state);
+        let policy = RestartPolicy { name: Some(policy), maximum_retry_count: None };
+        let host_config = HostConfig { restart_policy: Some(policy), ..Default::default() };
+        read_state(ContainerInspectResponse { state: Some(state), host_config: Some(host_config), ..Default::default() }).unwrap()
+    }
+
+    #[test]
+    fn only_what_surely_has_no_process_counts_as_stopped() {
+        use ContainerStateStatusEnum as Status;
+        let no = RestartPolicyNameEnum::NO;
+        assert_eq!(state(Status::EXITED, |_| {}, no), ContainerState::Stopped { how: "exited with code 137".to_owned(), restarts: false });
+        assert_eq!(state(Status::CREATED, |_| {}, no), ContainerState::Stopped { how: "never started".to_owned(), restarts: false });
+        assert!(matches!(state(Status::EXITED, |_| {}, RestartPolicyNameEnum::ALWAYS), ContainerState::Stopped { restarts: true, .. }));
+        for status in [Status::RUNNING, Status::PAUSED, Status::RESTARTING, Status::REMOVING, Status::STOPPING, Status::EMPTY] {
+            assert!(matches!(state(status, |_| {}, no), ContainerState::Running { .. }), "{status}");
+        }
+        assert!(matches!(state(Status::EXITED, |state| state.pid = Some(7), no), ContainerState::Running { .. }), "a process is left");
+        assert!(matches!(state(Status::EXITED, |state| state.running = Some(true), no), ContainerState::Running { .. }), "a contradiction is no proof");
+        assert!(read_state(ContainerInspectResponse::default()).is_err(), "no word is no proof either");
+    }
+}

@@ -1,0 +1,132 @@
+//! Looks at everything once and says what was seen. Changes nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::observation::{AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, RecordView, RuntimeView, ServerView};
+use super::runtime::{ContainerState, Runtime, RuntimeError};
+use super::servers::Servers;
+use super::settings::Settings;
+use crate::postgres::connection::ServerError;
+use crate::postgres::status::{RoleStatus, ServerStatus};
+use crate::record::{NodeName, Record};
+
+/// Asks the app whether it is ready.
+pub trait AppProbe {
+    /// One request, within the probe deadline.
+    fn ask(&self) -> impl Future<Output = AppView>;
+}
+
+/// The app, over HTTP.
+pub struct HttpApp {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl HttpApp {
+    /// The app at `base`, an `http://` address without a path.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(base: &str, deadline: Duration) -> Result<Self, reqwest::Error> {
+        // A fresh connection each time: a kept one would hide that the app's network is gone. No proxy stands between a host and itself.
+        let client = reqwest::Client::builder().timeout(deadline).pool_max_idle_per_host(0).no_proxy().build()?;
+        Ok(Self { client, url: format!("{base}/ready") })
+    }
+}
+
+impl AppProbe for HttpApp {
+    async fn ask(&self) -> AppView {
+        match self.client.get(&self.url).send().await {
+            Ok(answer) if answer.status().is_success() => AppView::Ready,
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                let body: serde_json::Value = answer.json().await.unwrap_or_default();
+                AppView::NotReady(match body.get("reason").and_then(serde_json::Value::as_str) {
+                    Some(reason) => format!("/ready says {status}: {reason}"),
+                    None => format!("/ready says {status}"),
+                })
+            }
+            Err(error) if error.is_timeout() => AppView::NotReady("/ready gave no answer within the deadline".to_owned()),
+            Err(error) if error.is_connect() => AppView::NotReady("nothing listens at the app's address".to_owned()),
+            Err(error) => AppView::NotReady(format!("/ready: {}", error.without_url())),
+        }
+    }
+}
+
+/// Observes the pair. `suspicious`: the last pass found the primary silent, so the witness inside is asked at once and not only after the host's probe failed.
+pub async fn observe(settings: &Settings, record: &Record, runtime: &impl Runtime, servers: &impl Servers, app: &impl AppProbe, suspicious: bool) -> Observation {
+    let primary = &record.primary;
+    let standby = settings.other(primary).unwrap_or(primary);
+    let (primary_state, standby_state) = tokio::join!(inspect(settings, runtime, primary), inspect(settings, runtime, standby));
+    let engine = match (&primary_state, &standby_state) {
+        (Err(RuntimeError::Silent(why)), Err(RuntimeError::Silent(_))) => RuntimeView::Silent(why.clone()),
+        _ => RuntimeView::Answers,
+    };
+    // A dead primary leaves the app nothing to say, and the wait for it would delay the failover.
+    let app_is_asked = matches!(primary_state, Ok(ContainerState::Running { .. }));
+    let app = async { if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary does not run".to_owned()) } };
+    let witness = suspicious;
+    let (primary, standby, app) = tokio::join!(
+        look(settings, runtime, servers, primary, primary_state, Some(witness)),
+        look(settings, runtime, servers, standby, standby_state, None),
+        app
+    );
+    let record = RecordView {
+        standby_eligible: record.standby_eligible,
+        in_transition: record.transition.is_some(),
+        paused: record.paused.is_some(),
+        system_identifier: record.system_identifier.clone(),
+    };
+    Observation { runtime: engine, record, primary, standby, app, elapsed: Elapsed::default(), thresholds: settings.thresholds }
+}
+
+async fn inspect(settings: &Settings, runtime: &impl Runtime, node: &NodeName) -> Result<ContainerState, RuntimeError> {
+    runtime.inspect(settings.container(node).unwrap_or_default()).await
+}
+
+/// `witness`: is the probe inside of interest, and if so, is it run at once?
+async fn look(
+    settings: &Settings,
+    runtime: &impl Runtime,
+    servers: &impl Servers,
+    node: &NodeName,
+    state: Result<ContainerState, RuntimeError>,
+    witness: Option<bool>,
+) -> NodeView {
+    let view = |container, server, inside| NodeView { name: node.clone(), container, server, inside };
+    match state {
+        Err(error) => view(ContainerView::Unknown(error.to_string()), ServerView::NotAsked, InsideView::NotAsked),
+        Ok(ContainerState::Missing) => view(ContainerView::Missing, ServerView::NotAsked, InsideView::NotAsked),
+        Ok(ContainerState::Stopped { how, .. }) => view(ContainerView::Stopped(how), ServerView::NotAsked, InsideView::NotAsked),
+        Ok(ContainerState::Running { paused: true, .. }) => {
+            let why = "its container is paused".to_owned();
+            view(ContainerView::Running, ServerView::Silent(why.clone()), InsideView::Dead(why))
+        }
+        Ok(ContainerState::Running { address, .. }) => {
+            let container = settings.container(node).unwrap_or_default();
+            let inside = runtime.probe_inside(container, settings.probe_deadline);
+            let (server, inside) = match witness {
+                Some(true) => tokio::join!(ask(servers, address), inside),
+                Some(false) => {
+                    let server = ask(servers, address).await;
+                    let inside = if matches!(server, ServerView::Silent(_)) { inside.await } else { InsideView::NotAsked };
+                    (server, inside)
+                }
+                None => (ask(servers, address).await, InsideView::NotAsked),
+            };
+            view(ContainerView::Running, server, inside)
+        }
+    }
+}
+
+async fn ask(servers: &impl Servers, address: Option<IpAddr>) -> ServerView {
+    let Some(address) = address else { return ServerView::Silent("its container has no network".to_owned()) };
+    match servers.ask(address).await {
+        Ok(ServerStatus { system_identifier, role: RoleStatus::Primary(status) }) => ServerView::Primary { status, system_identifier },
+        Ok(ServerStatus { system_identifier, role: RoleStatus::Standby(status) }) => ServerView::Standby { status, system_identifier },
+        Err(ServerError::Starting(why)) => ServerView::Starting(why),
+        Err(ServerError::Refusing(why)) => ServerView::Refusing(why),
+        Err(error @ (ServerError::Unreachable(_) | ServerError::TimedOut(_))) => ServerView::Silent(error.to_string()),
+    }
+}

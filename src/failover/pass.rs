@@ -1,0 +1,263 @@
+//! One pass: observe, decide, act; and what has to be remembered and told of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::act::{ActError, Actor, Outcome};
+use super::clock::Moment;
+use super::decide::decide;
+use super::decision::{Action, Decision};
+use super::docker::Engine;
+use super::error::Error;
+use super::journal::{Journal, JournalFile};
+use super::lock::{Purpose, Turn};
+use super::memory::Memory;
+use super::observation::{AppView, Observation, ServerView};
+use super::observe::{HttpApp, observe};
+use super::servers::PairServers;
+use super::settings::Settings;
+use crate::record::{Record, RecordFile, RecordStore};
+use futures_util::StreamExt;
+
+/// Between the beginnings of two passes while all is quiet.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Between the beginnings of two passes while the primary is silent: each runs a program inside its container.
+const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(400);
+/// Between two passes when something was just done.
+const SHORT_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a loop looks whether somebody waits for the lock.
+const QUEUE_LOOK: Duration = Duration::from_millis(100);
+/// How long a loop that has let a person's command go first waits for the lock again.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The parts that a pass works with.
+pub struct Checker {
+    /// The settings.
+    pub settings: Settings,
+    /// The container runtime.
+    pub engine: Engine,
+    /// The two servers.
+    pub servers: PairServers,
+    /// The record.
+    pub store: RecordFile,
+    /// The events.
+    pub journal: JournalFile,
+    app: HttpApp,
+    memory_path: PathBuf,
+}
+
+/// What a look without acting gives.
+pub struct Look {
+    /// The record that was read.
+    pub record: Record,
+    /// What was seen.
+    pub seen: Observation,
+    /// What it leads to.
+    pub decision: Decision,
+    memory: Memory,
+}
+
+/// A whole pass.
+pub struct Pass {
+    /// What was seen and decided.
+    pub look: Look,
+    /// What came of acting.
+    pub outcome: Result<Outcome, ActError>,
+}
+
+impl Checker {
+    /// Puts the parts together. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::AppProbe`].
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let state = &settings.state_directory;
+        Ok(Self {
+            engine: Engine::new(&settings.docker_socket),
+            servers: PairServers { login: settings.login.clone(), deadline: settings.probe_deadline },
+            store: RecordFile::new(settings.record_path()),
+            journal: JournalFile::new(state.join("events.jsonl")),
+            app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
+            memory_path: state.join("memory.json"),
+            settings,
+        })
+    }
+
+    /// The part that acts.
+    #[must_use]
+    pub fn actor(&self) -> Actor<'_, Engine, PairServers, RecordFile, JournalFile> {
+        Actor { settings: &self.settings, runtime: &self.engine, servers: &self.servers, store: &self.store, journal: &self.journal }
+    }
+
+    /// Observes and decides. Changes nothing, needs no lock.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or names a node that the settings do not know.
+    pub async fn look(&self) -> Result<Look, Error> {
+        let began = Moment::now();
+        let record = self.store.load()?;
+        if self.settings.other(&record.primary).is_none() {
+            return Err(Error::UnknownNode(record.primary.clone()));
+        }
+        let memory = Memory::load(&self.memory_path);
+        let mut seen = observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious()).await;
+        let memory = memory.after(&seen, record.epoch, &began, &Moment::now());
+        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, Timestamp::now()));
+        let decision = decide(&seen);
+        Ok(Look { record, seen, decision, memory })
+    }
+
+    /// Observes, decides and acts. The caller holds the [`Turn`].
+    ///
+    /// # Errors
+    /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
+    pub async fn pass(&self, _turn: &Turn) -> Result<Pass, Error> {
+        let mut look = self.look().await?;
+        self.tell(&mut look);
+        self.adopt_identity(&mut look)?;
+        let outcome = self.actor().act(&look.decision, &look.record).await;
+        let now = Moment::now();
+        match &outcome {
+            Ok(Outcome::Started(node)) => look.memory.started(node, &now),
+            Ok(Outcome::RolledBack { primary, why }) => {
+                log::warn!("acted: rolled back to {primary}: {why}");
+                look.memory.started(primary, &now);
+            }
+            Ok(Outcome::RestartedApp) => look.memory.restarted_app(&now),
+            Ok(Outcome::NewPrimary(node)) => {
+                log::warn!("acted: {node} is primary");
+                look.memory.awaiting_app = true;
+                look.memory.awaiting_standby = true;
+            }
+            Ok(Outcome::Done) => log::info!("acted: {} done", look.decision.action.name()),
+            Ok(Outcome::Idle) => {}
+            Err(error) => log::error!("acted: {error}"),
+        }
+        if let Err(error) = look.memory.save(&self.memory_path) {
+            log::error!("cannot write '{}', so the next pass knows nothing of this one: {error}", self.memory_path.display());
+        }
+        Ok(Pass { look, outcome })
+    }
+
+    /// Says what is new since the last pass, in the log and in the journal.
+    fn tell(&self, look: &mut Look) {
+        let Look { record, seen, decision, memory } = look;
+        if memory.awaiting_app && seen.app == AppView::Ready && !record_in_transition(record) {
+            memory.awaiting_app = false;
+            self.journal.append("app_ready", json!({ "epoch": record.epoch }));
+        }
+        if memory.awaiting_standby && seen.link().is_some_and(|link| link.streaming) {
+            memory.awaiting_standby = false;
+            self.journal.append("standby_streaming", json!({ "epoch": record.epoch, "node": seen.standby.name }));
+        }
+        if memory.last_rule.as_deref() == Some(decision.rule.id) {
+            return;
+        }
+        memory.last_rule = Some(decision.rule.id.to_owned());
+        let words = format!("decided: {} {}: {}", decision.rule.id, decision.action.name(), decision.reason);
+        log::info!("observed: {}", super::report::in_one_line(seen));
+        if needs_a_person(decision) { log::warn!("{words}") } else { log::info!("{words}") }
+        self.journal.append(
+            "decision",
+            json!({ "epoch": record.epoch, "rule": decision.rule.id, "action": decision.action.name(), "reason": decision.reason.to_string() }),
+        );
+    }
+
+    /// Notes PostgreSQL's identity of the cluster when a primary is first seen: from then on an empty data directory is a lost one, not a new one.
+    fn adopt_identity(&self, look: &mut Look) -> Result<(), Error> {
+        if let ServerView::Primary { system_identifier, .. } = &look.seen.primary.server
+            && look.record.system_identifier.is_none()
+        {
+            look.record.system_identifier = Some(system_identifier.clone());
+            self.store.save(&look.record)?;
+            self.journal.append("identity_recorded", json!({ "epoch": look.record.epoch, "system_identifier": system_identifier }));
+        }
+        Ok(())
+    }
+
+    /// One pass, with the lock.
+    ///
+    /// # Errors
+    /// As [`Checker::pass`], and when the lock was not to be had within `patience`.
+    pub async fn run_once(&self, patience: Duration) -> Result<Pass, Error> {
+        let turn = Turn::take(&self.settings.state_directory, Purpose::Command, patience).await?;
+        self.pass(&turn).await
+    }
+
+    /// Passes once a second, and at once when a container ends, for `total` or until another loop takes over.
+    ///
+    /// # Errors
+    /// As [`Checker::pass`], for the last pass only: a loop goes on through errors.
+    pub async fn run_for(&self, total: Duration) -> Result<Pass, Error> {
+        let deadline = Instant::now() + total;
+        let mut turn = Turn::take(&self.settings.state_directory, Purpose::Loop, total).await?;
+        let containers: Vec<String> = self.settings.nodes.values().cloned().collect();
+        let mut endings = None;
+        let mut last_error = String::new();
+        loop {
+            if endings.is_none() {
+                endings = self.engine.endings(&containers).await.map(Box::pin);
+            }
+            let began = Instant::now();
+            let passed = self.pass(&turn).await;
+            match &passed {
+                Ok(_) => last_error.clear(),
+                Err(error) if last_error != error.to_string() => {
+                    last_error = error.to_string();
+                    log::error!("{error}; try: {}", error.remedy());
+                }
+                Err(_) => {}
+            }
+            let wake = match &passed {
+                Ok(pass) if matches!(&pass.outcome, Ok(outcome) if *outcome != Outcome::Idle) => Instant::now() + SHORT_INTERVAL,
+                Ok(pass) if pass.look.memory.is_suspicious() => (began + SUSPICIOUS_INTERVAL).max(Instant::now() + SHORT_INTERVAL),
+                _ => (began + INTERVAL).max(Instant::now() + SHORT_INTERVAL),
+            };
+            loop {
+                if Instant::now() >= deadline {
+                    return passed;
+                }
+                tokio::select! {
+                    () = sleep_until(wake.min(deadline)) => break,
+                    ending = next_ending(&mut endings) => {
+                        if ending.is_none() {
+                            endings = None;
+                        }
+                        break;
+                    }
+                    () = sleep(QUEUE_LOOK) => match turn.waiting() {
+                        None => {}
+                        Some(Purpose::Loop) => return passed,
+                        Some(Purpose::Command) => {
+                            drop(turn);
+                            turn = Turn::take(&self.settings.state_directory, Purpose::Loop, COMMAND_PATIENCE).await?;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The next container that ends; never, where there is no stream.
+async fn next_ending(endings: &mut Option<impl StreamExt<Item = ()> + Unpin>) -> Option<()> {
+    match endings {
+        Some(endings) => endings.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn record_in_transition(record: &Record) -> bool {
+    record.transition.is_some()
+}
+
+/// Does this decision ask for a person?
+#[must_use]
+pub fn needs_a_person(decision: &Decision) -> bool {
+    matches!(decision.action, Action::Alert | Action::Refuse)
+}

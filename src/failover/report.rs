@@ -1,0 +1,286 @@
+//! What was seen and decided, for a person and as JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::decide::{HEALTHY, RULES, promotable};
+use super::observation::{AppView, ContainerView, InsideView, NodeView, Observation, RuntimeView, ServerView};
+use super::pass::Look;
+use crate::record::Record;
+
+/// A text for a person and the same as JSON.
+pub struct Report {
+    /// For a person; ends without a newline.
+    pub text: String,
+    /// For a program.
+    pub json: Value,
+}
+
+/// All of a pass's observation in one line of the log.
+#[must_use]
+pub fn in_one_line(seen: &Observation) -> String {
+    let runtime = match &seen.runtime {
+        RuntimeView::Answers => String::new(),
+        RuntimeView::Silent(why) => format!("runtime silent ({why}); "),
+    };
+    format!("{runtime}primary {}; standby {}; app {}", node_words(&seen.primary), node_words(&seen.standby), app_words(&seen.app))
+}
+
+/// How things stand.
+#[must_use]
+pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report {
+    let Look { record, seen, decision, .. } = look;
+    let link = seen.link();
+    let mode = if record.standby_eligible { "sync" } else { "async" };
+    let healthy = decision.rule == HEALTHY;
+    let summary = format!("{}: {}", if healthy { "healthy" } else { "not healthy" }, decision.reason);
+    let mut text = format!(
+        "{summary}\n\n  primary {} since epoch {}, mode {mode}{}\n",
+        record.primary,
+        record.epoch,
+        if record.standby_eligible { ": the standby can take over without loss" } else { ": the standby must not take over by itself" }
+    );
+    for (role, node) in [("primary", &seen.primary), ("standby", &seen.standby)] {
+        let _ = writeln!(text, "  {:<8} {role:<8} {}", node.name.as_str(), node_state(node));
+    }
+    if let Some(behind) = link.and_then(|link| link.behind) {
+        let _ = writeln!(text, "  {:<17} {behind} bytes behind the primary", "");
+    } else if let Some((bytes, age)) = seen.elapsed.behind {
+        let _ = writeln!(text, "  {:<17} {bytes} bytes behind the primary's position of {:.0} s ago", "", age.as_secs_f64());
+    }
+    let _ = writeln!(text, "  {:<17} {}", "app", app_words(&seen.app));
+    if let Some(transition) = &record.transition {
+        let _ = writeln!(
+            text,
+            "  transition from {} to {}, step {}, since {}: {}",
+            transition.from,
+            transition.to,
+            json!(transition.step).as_str().unwrap_or_default(),
+            transition.since,
+            transition.reason
+        );
+    }
+    if let Some(pause) = &record.paused {
+        let _ = writeln!(text, "  paused by {} since {}: {}", pause.by, pause.since, pause.reason);
+    }
+    if let Some(event) = last_failover {
+        let _ = writeln!(text, "  last change of primary: {}", event_words(event));
+    }
+    let _ = write!(text, "\nrule {} {}: {}", decision.rule.id, decision.action.name(), decision.rule.sentence);
+    let json = json!({
+        "healthy": healthy,
+        "summary": summary,
+        "primary": record.primary,
+        "standby": seen.standby.name,
+        "epoch": record.epoch,
+        "mode": mode,
+        "standby_eligible": record.standby_eligible,
+        "paused": record.paused,
+        "transition": record.transition,
+        "decision": decision_json(look),
+        "nodes": nodes_json(seen),
+        "app": app_json(&seen.app),
+        "last_change": last_failover,
+    });
+    Report { text, json }
+}
+
+/// A dry run: what was seen, which rule fires, what would be done, and what stands in the way of a failover.
+#[must_use]
+pub fn explain(look: &Look) -> Report {
+    let Look { record, seen, decision, .. } = look;
+    let thresholds = &seen.thresholds;
+    let elapsed = &seen.elapsed;
+    let unfit = promotable(seen).err().map(|why| why.to_string());
+    let mut text = String::from("observed\n");
+    let runtime = match &seen.runtime {
+        RuntimeView::Answers => "answers".to_owned(),
+        RuntimeView::Silent(why) => format!("silent: {why}"),
+    };
+    let paused = if record.paused.is_some() { ", paused" } else { "" };
+    let lines = [
+        ("runtime", runtime),
+        ("record", format!("primary {}, epoch {}, standby eligible: {}{paused}", record.primary, record.epoch, yes_no(record.standby_eligible))),
+        ("primary", node_words(&seen.primary)),
+        ("standby", node_words(&seen.standby)),
+        ("app", app_words(&seen.app)),
+    ];
+    for (what, words) in &lines {
+        let _ = writeln!(text, "  {what:<9} {words}");
+    }
+    let _ = writeln!(text, "\ndecided\n  rule      {}: {}\n  would do  {}\n  because   {}", decision.rule.id, decision.rule.sentence, decision.action.name(), decision.reason);
+    let gates = [
+        format!("standby can take over without loss: {}", unfit.as_deref().map_or("yes".to_owned(), |why| format!("no: {why}"))),
+        format!(
+            "primary silent: {} of {} passes over {:.1} of {:.1} s",
+            elapsed.silent_passes,
+            thresholds.suspicion_passes,
+            elapsed.silent_for.as_secs_f64(),
+            thresholds.suspicion.as_secs_f64()
+        ),
+        format!("primary isolated: {:.1} of {:.1} s", elapsed.isolated_for.as_secs_f64(), thresholds.isolation_grace.as_secs_f64()),
+        format!("primary starting: {:.1} of {:.1} s", elapsed.starting_for.as_secs_f64(), thresholds.startup_grace.as_secs_f64()),
+        format!("failovers within the window: {} of {}", elapsed.recent_failovers, thresholds.flapping_limit),
+    ];
+    text.push_str("\nbefore a failover these are looked at");
+    for gate in &gates {
+        let _ = write!(text, "\n  {gate}");
+    }
+    let json = json!({
+        "decision": decision_json(look),
+        "record": record,
+        "runtime": match &seen.runtime { RuntimeView::Answers => json!({"state": "answers"}), RuntimeView::Silent(why) => json!({"state": "silent", "why": why}) },
+        "nodes": nodes_json(seen),
+        "app": app_json(&seen.app),
+        "gates": gates,
+        "standby_unpromotable": unfit,
+    });
+    Report { text, json }
+}
+
+/// What happened, oldest first.
+#[must_use]
+pub fn history(events: &[Map<String, Value>]) -> Report {
+    let lines: Vec<String> = events.iter().map(event_words).collect();
+    let text = if lines.is_empty() { "nothing has happened yet".to_owned() } else { lines.join("\n") };
+    Report { text, json: json!({ "events": events }) }
+}
+
+/// The table of rules, for `explain --rules`.
+#[must_use]
+pub fn rules() -> Report {
+    let lines: Vec<String> = RULES.iter().map(|rule| format!("{:<5} {}", rule.id, rule.sentence)).collect();
+    let json = RULES.iter().map(|rule| json!({ "rule": rule.id, "sentence": rule.sentence })).collect();
+    Report { text: lines.join("\n"), json: Value::Array(json) }
+}
+
+/// The record's part of the answer to `pause` and `resume`.
+#[must_use]
+pub fn record(record: &Record, text: String) -> Report {
+    Report { text, json: json!(record) }
+}
+
+fn event_words(event: &Map<String, Value>) -> String {
+    let word = |key: &str| event.get(key).and_then(Value::as_str);
+    let mut words = format!("{}  {}", word("at").unwrap_or("?"), word("event").unwrap_or("?"));
+    for key in ["rule", "action", "node", "from", "to", "epoch", "seconds", "by"] {
+        match event.get(key) {
+            None => {}
+            Some(Value::String(value)) => {
+                let _ = write!(words, "  {key} {value}");
+            }
+            Some(value) => {
+                let _ = write!(words, "  {key} {value}");
+            }
+        }
+    }
+    if let Some(reason) = word("reason") {
+        let _ = write!(words, "  {reason}");
+    }
+    words
+}
+
+fn decision_json(look: &Look) -> Value {
+    let decision = &look.decision;
+    json!({
+        "rule": decision.rule.id,
+        "sentence": decision.rule.sentence,
+        "action": decision.action.name(),
+        "details": decision.action,
+        "because": decision.reason.to_string(),
+    })
+}
+
+fn nodes_json(seen: &Observation) -> Value {
+    let mut nodes = Map::new();
+    for (role, node) in [("primary", &seen.primary), ("standby", &seen.standby)] {
+        let (container, container_why) = container_words(&node.container);
+        let (server, server_why) = server_words(&node.server);
+        let (inside, inside_why) = inside_words(&node.inside);
+        let mut value = json!({ "role": role, "container": container, "container_detail": container_why, "server": server, "server_detail": server_why, "inside": inside, "inside_detail": inside_why });
+        if let (ServerView::Standby { status, .. }, Some(value)) = (&node.server, value.as_object_mut()) {
+            value.insert("streaming".to_owned(), json!(status.streaming));
+            value.insert("received".to_owned(), json!(status.received));
+            value.insert("replayed".to_owned(), json!(status.replayed));
+        }
+        if let (ServerView::Primary { status, .. }, Some(value)) = (&node.server, value.as_object_mut()) {
+            value.insert("flushed".to_owned(), json!(status.flushed));
+            value.insert("synchronous_standby_names".to_owned(), json!(status.synchronous_standby_names));
+            value.insert("standby_behind_bytes".to_owned(), json!(seen.link().and_then(|link| link.behind)));
+        }
+        nodes.insert(node.name.to_string(), value);
+    }
+    Value::Object(nodes)
+}
+
+fn app_json(app: &AppView) -> Value {
+    match app {
+        AppView::Ready => json!({ "state": "ready" }),
+        AppView::NotReady(why) => json!({ "state": "not_ready", "why": why }),
+    }
+}
+
+fn app_words(app: &AppView) -> String {
+    match app {
+        AppView::Ready => "ready".to_owned(),
+        AppView::NotReady(why) => format!("not ready ({why})"),
+    }
+}
+
+fn container_words(container: &ContainerView) -> (&'static str, Option<&str>) {
+    match container {
+        ContainerView::Running => ("running", None),
+        ContainerView::Stopped(how) => ("stopped", Some(how)),
+        ContainerView::Missing => ("missing", None),
+        ContainerView::Unknown(why) => ("unknown", Some(why)),
+    }
+}
+
+fn server_words(server: &ServerView) -> (&'static str, Option<&str>) {
+    match server {
+        ServerView::Primary { status, .. } if status.read_only => ("read-only", None),
+        ServerView::Primary { .. } => ("primary", None),
+        ServerView::Standby { status, .. } if status.streaming => ("standby", Some("streaming")),
+        ServerView::Standby { .. } => ("standby", Some("not streaming")),
+        ServerView::Starting(why) => ("starting", Some(why)),
+        ServerView::Refusing(why) => ("refusing", Some(why)),
+        ServerView::Silent(why) => ("silent", Some(why)),
+        ServerView::NotAsked => ("not asked", None),
+    }
+}
+
+fn inside_words(inside: &InsideView) -> (&'static str, Option<&str>) {
+    match inside {
+        InsideView::Alive => ("alive", None),
+        InsideView::Preparing(why) => ("preparing", Some(why)),
+        InsideView::Dead(why) => ("dead", Some(why)),
+        InsideView::Unknown(why) => ("unknown", Some(why)),
+        InsideView::NotAsked => ("not asked", None),
+    }
+}
+
+fn with_detail((word, detail): (&'static str, Option<&str>)) -> String {
+    detail.filter(|detail| !detail.is_empty()).map_or(word.to_owned(), |detail| format!("{word} ({detail})"))
+}
+
+fn node_state(node: &NodeView) -> String {
+    let container = format!("container {}", with_detail(container_words(&node.container)));
+    let server = match &node.server {
+        ServerView::NotAsked => String::new(),
+        server => format!(", server {}", with_detail(server_words(server))),
+    };
+    let inside = match &node.inside {
+        InsideView::NotAsked => String::new(),
+        inside => format!(", inside {}", with_detail(inside_words(inside))),
+    };
+    format!("{container}{server}{inside}")
+}
+
+fn node_words(node: &NodeView) -> String {
+    format!("{} ({})", node.name, node_state(node))
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}

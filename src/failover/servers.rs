@@ -1,0 +1,122 @@
+//! What the rest of `failover-check` may ask of and do to a node's PostgreSQL server. The flow tests put a fake in its place.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::settings::Login;
+use crate::postgres::connection::{ServerError, connect, within};
+use crate::postgres::promote;
+use crate::postgres::status::{self, ServerStatus};
+use crate::record::NodeName;
+
+/// Longest wait for a forced checkpoint. On a busy server with much memory it takes tens of seconds.
+const CHECKPOINT: Duration = Duration::from_secs(120);
+
+/// Longest wait for a setting to be written and reloaded.
+const SETTING: Duration = Duration::from_secs(3);
+
+/// What can be asked of and done to a server, by its address. Every call comes back within a bounded time.
+// The program runs on one thread and spawns none of these futures, so they need not be `Send`.
+#[allow(async_fn_in_trait)]
+pub trait Servers {
+    /// What it says of itself, over a fresh connection, within the probe deadline.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError>;
+
+    /// Makes it notice a promotion at once.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// Takes [`Servers::hurry`] back.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn relax(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// Asks it to leave recovery; does not wait.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; the request may have been heard even so.
+    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// Over a fresh connection: does it take writes?
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn is_writable(&self, at: IpAddr) -> Result<bool, ServerError>;
+
+    /// Sets which standby commits wait for; none: they wait for nobody. The server may go on acknowledging by the old setting until [`Servers::settle`].
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn set_synchronous_standby(&self, at: IpAddr, standby: Option<&NodeName>) -> Result<(), ServerError>;
+
+    /// Comes back when no commit is acknowledged any more by a setting older than the last reload.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn settle(&self, at: IpAddr) -> Result<(), ServerError>;
+}
+
+/// The servers of the pair, over TCP.
+#[derive(Debug, Clone)]
+pub struct PairServers {
+    /// How to log in.
+    pub login: Login,
+    /// One hard deadline around each whole probe.
+    pub deadline: Duration,
+}
+
+impl Servers for PairServers {
+    async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
+        status::ask(&self.login.at(at), self.deadline).await
+    }
+
+    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError> {
+        promote::hurry(&self.login.at(at), self.deadline).await
+    }
+
+    async fn relax(&self, at: IpAddr) -> Result<(), ServerError> {
+        promote::relax(&self.login.at(at), SETTING).await
+    }
+
+    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError> {
+        promote::request(&self.login.at(at), self.deadline).await
+    }
+
+    async fn is_writable(&self, at: IpAddr) -> Result<bool, ServerError> {
+        promote::is_writable(&self.login.at(at), self.deadline).await
+    }
+
+    async fn set_synchronous_standby(&self, at: IpAddr, standby: Option<&NodeName>) -> Result<(), ServerError> {
+        // The node's name holds a hyphen, so the list needs quotes; NodeName allows nothing that would need escaping.
+        let value = standby.map(|name| format!("\"{name}\"")).unwrap_or_default();
+        within(SETTING, async {
+            let session = connect(&self.login.at(at), SETTING).await?;
+            session.simple_query(&format!("ALTER SYSTEM SET synchronous_standby_names = '{value}'")).await?;
+            session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether a commit waits is decided by a flag in shared memory (`WalSndCtl`) that only the checkpointer sets, when it has noticed the reload
+    /// (`SyncRepUpdateSyncStandbysDefined` in PostgreSQL's `syncrep.c`). The walsender that shows `sync` notices by itself, so `sync` can be shown while
+    /// commits are still acknowledged without waiting: for tens of seconds, if the checkpointer is in the middle of syncing files. A checkpoint that
+    /// was asked for after the reload reached the server's processes proves that the checkpointer has been through its main loop. A fresh connection
+    /// comes first, since the postmaster accepts one only after it has passed the reload on to all; and two checkpoints, since the first request
+    /// may meet a checkpointer that has looked at its signals and not yet at its requests.
+    async fn settle(&self, at: IpAddr) -> Result<(), ServerError> {
+        within(CHECKPOINT, async {
+            let session = connect(&self.login.at(at), CHECKPOINT).await?;
+            session.simple_query("CHECKPOINT").await?;
+            session.simple_query("CHECKPOINT").await?;
+            Ok(())
+        })
+        .await
+    }
+}

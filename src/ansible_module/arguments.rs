@@ -128,7 +128,8 @@ pub struct Arguments {
 /// # Errors
 /// The first thing that is wrong with it; see [`ArgumentError`].
 pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Arguments, ArgumentError> {
-    let (own, given): (Map<_, _>, Map<_, _>) = object
+    // Sorted, so that of two faults the same one is told each time.
+    let (own, given): (BTreeMap<_, _>, BTreeMap<_, _>) = object
         .into_iter()
         .partition(|(key, _)| key.starts_with("_ansible_"));
     let flag = |key: &str| own.get(key).and_then(boolean).unwrap_or(false);
@@ -259,7 +260,8 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
                 Value::String(text) => Conninfo::parse(text).map_err(refused)?,
                 Value::Object(pairs) => {
                     let mut read = Vec::new();
-                    for (keyword, value) in pairs {
+                    // Sorted, so that the order in a template never makes a difference.
+                    for (keyword, value) in pairs.iter().collect::<BTreeMap<_, _>>() {
                         // A boolean has no one spelling in libpq, and the value may be a secret: name the keyword only.
                         let value = scalar(value).filter(|_| !value.is_boolean());
                         read.push((

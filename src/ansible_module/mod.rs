@@ -47,15 +47,15 @@ pub trait Module {
     ) -> Result<Outcome<Self::Returned>, Self::Error>;
 }
 
-/// Runs a module as Ansible expects it. Whatever happens, a panic too, one JSON object is printed.
-pub fn serve<M: Module>() -> ExitCode {
+/// Runs a module as Ansible expects it, with the program's arguments (its own name left out).
+/// Whatever happens, a panic too, one JSON object is printed.
+pub fn serve<M: Module>(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     install_panic_hook(M::NAME);
-    print(&answer::<M>(std::env::args_os().skip(1).collect()))
+    print(&answer::<M>(arguments.into_iter().collect()))
 }
 
-/// The answer to a call with these arguments (without the program's name).
-pub fn answer<M: Module>(mut call: Vec<OsString>) -> Answer {
-    let path = match (call.pop(), call.pop()) {
+fn answer<M: Module>(mut arguments: Vec<OsString>) -> Answer {
+    let path = match (arguments.pop(), arguments.pop()) {
         (Some(path), None) => PathBuf::from(path),
         _ => {
             let remedy = format!(

@@ -6,5 +6,5 @@ use understudy::ansible_module::serve;
 use understudy::modules::postgres_promote::PostgresPromote;
 
 fn main() -> ExitCode {
-    serve::<PostgresPromote>()
+    serve::<PostgresPromote>(std::env::args_os().skip(1))
 }

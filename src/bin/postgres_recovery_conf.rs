@@ -6,5 +6,5 @@ use understudy::ansible_module::serve;
 use understudy::modules::postgres_recovery_conf::PostgresRecoveryConf;
 
 fn main() -> ExitCode {
-    serve::<PostgresRecoveryConf>()
+    serve::<PostgresRecoveryConf>(std::env::args_os().skip(1))
 }

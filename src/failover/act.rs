@@ -429,6 +429,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         self.wait_for_sync(primary, at, standby).await?;
         self.store.save(&Record { standby_eligible: true, ..record.clone() })?;
         self.journal.append("sync_restored", json!({ "epoch": record.epoch, "node": standby, "seconds": seconds_since(begun) }));
+        // Only now, when the replacement streams and commits wait for it (I5).
+        match self.runtime.discard_old_data(self.container(standby)?).await {
+            Ok(words) => log::debug!("{standby}: {words}"),
+            Err(error) => log::warn!("{standby} keeps a replaced data directory: {error}"),
+        }
         Ok(Outcome::Done)
     }
 

@@ -27,7 +27,7 @@ rules! {
     RUNTIME_SILENT = "R10", "the container runtime does not answer: nothing can be fenced, so nothing is done";
     UNFINISHED = "R20", "an unfinished transition is brought to its end first, forward or back";
     TWO_PRIMARIES = "R30", "a node that the record does not name takes writes: it is fenced, also while paused";
-    PROMOTED_OUTSIDE = "R40", "the primary is down and the standby was promoted by somebody else: a person decides";
+    PROMOTED_OUTSIDE = "R40", "the primary is down or in recovery and the other node takes writes: a person decides";
     PAUSED = "R50", "a person has paused the tool";
     CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs";
     FLAPPING = "R70", "too many failovers within the window: a person decides";
@@ -55,6 +55,7 @@ rules! {
     APP_UNREADY = "R340", "the primary is writable and the app is not ready: restart the app, at most once per cooldown";
     STANDBY_MISSING = "R350", "the standby's container does not exist: alert";
     STANDBY_COMING = "R360", "the standby is on its way: wait";
+    STANDBY_UNFIT = "R365", "commits wait for the standby, but it could not take over: alert";
     APP_WAIT = "R370", "the app is not ready, not yet long enough, or was restarted a moment ago: wait";
     HEALTHY = "R400", "all is well";
     NO_RULE = "R990", "what no rule knows is refused";
@@ -87,9 +88,10 @@ fn say(rule: Rule, action: Action, reason: Reason) -> Decision {
     Decision { rule, action, reason }
 }
 
-/// The other node takes writes. I1 is at stake unless the recorded primary is known to be down.
+/// The other node takes writes. I1 is at stake unless the recorded primary is known to take none; then fencing would stop the last writable node.
 fn stray_primary(seen: &Observation) -> Decision {
-    if seen.primary.is_down() {
+    let recorded_takes_none = seen.primary.is_down() || matches!(seen.primary.server, ServerView::Standby { .. });
+    if recorded_takes_none {
         return say(PROMOTED_OUTSIDE, Action::Refuse, Reason::PromotedOutside);
     }
     let reason = Reason::TwoPrimaries { recorded: in_short(&seen.primary) };
@@ -212,6 +214,9 @@ fn primary_writable(seen: &Observation) -> Decision {
     }
     if !settled {
         return say(STANDBY_COMING, Action::Wait, Reason::StandbyCatchingUp(in_short(&seen.standby)));
+    }
+    if let Err(why) = promotable(seen) {
+        return say(STANDBY_UNFIT, Action::Alert, Reason::StandbyUnfit(why));
     }
     match app_reason {
         Some(reason) => say(APP_WAIT, Action::Wait, reason),

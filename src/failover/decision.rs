@@ -226,6 +226,8 @@ pub enum Reason {
     StandbyMissing,
     /// The standby is on its way.
     StandbyCatchingUp(String),
+    /// The standby could not take over although commits wait for it.
+    StandbyUnfit(Unpromotable),
     /// The standby has caught up.
     StandbyCaughtUp,
     /// The app is not ready beside a writable primary.
@@ -248,7 +250,8 @@ impl fmt::Display for Reason {
             Self::Unfinished => f.write_str("the record holds an unfinished transition"),
             Self::TwoPrimaries { recorded } => write!(f, "a node that the record does not name takes writes, and the recorded primary may too ({recorded})"),
             Self::PromotedOutside => f.write_str(
-                "the recorded primary is down and the other node was promoted by somebody else; to adopt it run: failover-check failover --accept-data-loss",
+                "the recorded primary takes no writes and the other node, which the record does not name, does: somebody promoted it, or the record is old; \
+                 to adopt it stop the recorded primary and run: failover-check failover --accept-data-loss",
             ),
             Self::Paused => f.write_str("paused by a person; to go on run: failover-check resume"),
             Self::ContainerUnknown(why) => write!(f, "the container runtime does not say whether the primary runs: {why}"),
@@ -278,6 +281,7 @@ impl fmt::Display for Reason {
             Self::StandbyDown(why) => write!(f, "the standby's container does not run ({why})"),
             Self::StandbyMissing => f.write_str("the standby's container does not exist; to make it again run: playbooks/run_containers.yml"),
             Self::StandbyCatchingUp(seen) => write!(f, "the standby is on its way ({seen})"),
+            Self::StandbyUnfit(why) => write!(f, "the primary is writable, but a failover would not be possible now: {why}"),
             Self::StandbyCaughtUp => f.write_str("the standby streams and has caught up"),
             Self::AppUnready { time, seen } => write!(f, "the primary is writable and the app is not ready for {} ({seen}): the app's own fault", seconds(*time)),
             Self::Healthy => f.write_str("the primary is writable, the standby streams and commits wait for it, the app is ready"),

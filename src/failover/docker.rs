@@ -30,6 +30,9 @@ const EXEC_OVERHEAD: Duration = Duration::from_millis(800);
 /// The program in the node's image that serves as the probe.
 const PROBE: [&str; 2] = ["/usr/local/bin/postgres-node", "probe"];
 
+/// The program in the node's image that removes replaced data directories.
+const DISCARD: [&str; 2] = ["/usr/local/bin/postgres-node", "discard-old-data"];
+
 /// The Docker Engine of this host.
 pub struct Engine {
     socket: PathBuf,
@@ -95,8 +98,9 @@ impl Engine {
         }
     }
 
-    async fn run_probe(docker: &Docker, container: &str) -> Result<InsideView, Error> {
-        let options = CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(PROBE.to_vec()), ..Default::default() };
+    /// Runs a program of the node's image inside the container: its exit code, if it gave one, and what it printed.
+    async fn execute(docker: &Docker, container: &str, command: [&str; 2]) -> Result<(Option<i64>, String), Error> {
+        let options = CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
         let exec = docker.create_exec(container, options).await?;
         let mut words = String::new();
         if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec.id, None).await? {
@@ -104,14 +108,7 @@ impl Engine {
                 words.push_str(&part?.to_string());
             }
         }
-        let words = words.trim().to_owned();
-        Ok(match docker.inspect_exec(&exec.id).await?.exit_code {
-            Some(0) => InsideView::Alive,
-            Some(1) => InsideView::Dead(words),
-            // 126 and 127: the program could not be started; anything else is not the probe's word either.
-            Some(code) => InsideView::Unknown(format!("the probe ended with code {code}: {words}")),
-            None => InsideView::Unknown("the probe gave no exit code".to_owned()),
-        })
+        Ok((docker.inspect_exec(&exec.id).await?.exit_code, words.trim().to_owned()))
     }
 }
 
@@ -156,10 +153,22 @@ impl Runtime for Engine {
             Ok(docker) => docker,
             Err(failure) => return InsideView::Unknown(failure.into_error(container, "probe").to_string()),
         };
-        match tokio::time::timeout(limit, Self::run_probe(docker, container)).await {
-            Ok(Ok(view)) => view,
+        match tokio::time::timeout(limit, Self::execute(docker, container, PROBE)).await {
+            Ok(Ok((Some(0), _))) => InsideView::Alive,
+            Ok(Ok((Some(1), words))) => InsideView::Dead(words),
+            // 126 and 127: the program could not be started; anything else is not the probe's word either.
+            Ok(Ok((code, words))) => InsideView::Unknown(format!("the probe ended with code {}: {words}", code.unwrap_or(-1))),
             Ok(Err(error)) => InsideView::Unknown(with_causes(&error)),
             Err(_) => InsideView::Dead(format!("the probe inside gave no answer within {limit:?}")),
+        }
+    }
+
+    async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
+        let run = async |docker: &Docker| Self::execute(docker, container, DISCARD).await;
+        match self.ask(container, "run a program in", DEED, run).await {
+            Ok((Some(0), words)) => Ok(words),
+            Ok((_, why)) => Err(RuntimeError::Refused { container: container.to_owned(), doing: "discard the old data of", why }),
+            Err(failure) => Err(failure.into_error(container, "run a program in")),
         }
     }
 }

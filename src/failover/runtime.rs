@@ -88,4 +88,10 @@ pub trait Runtime {
 
     /// Runs the node's own probe inside it: does its server answer over the unix socket?
     async fn probe_inside(&self, container: &str, deadline: Duration) -> InsideView;
+
+    /// Tells the node that its replacement streams, so that data directories kept aside can go. Its answer, in words.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError>;
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use super::session::{Host, Target};
+use crate::postgres::connection::{Host, Target};
 use crate::ansible_module::arguments::{Kind, OptionSpec};
 
 /// `login_host`.

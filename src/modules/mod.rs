@@ -3,4 +3,3 @@
 pub mod login;
 pub mod postgres_promote;
 pub mod postgres_recovery_conf;
-mod session;

@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::login::{self, Login, LoginError};
-use super::session::{ServerError, Target, connect, within};
 use crate::ansible_module::Module;
 use crate::ansible_module::arguments::{Context, Kind, OptionSpec};
 use crate::ansible_module::outcome::{ModuleError, Outcome};
+use crate::postgres::connection::{ServerError, Target, connect, within};
+use crate::postgres::promote;
 use crate::postgres::settings_file;
 use crate::postgres::version::MajorVersion;
 
@@ -122,7 +123,7 @@ impl Module for PostgresPromote {
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        runtime.block_on(promote(&options, &target, context))
+        runtime.block_on(promote_standby(&options, &target, context))
     }
 }
 
@@ -151,7 +152,7 @@ impl Options {
     }
 }
 
-async fn promote(
+async fn promote_standby(
     options: &Options,
     target: &Target,
     context: Context,
@@ -197,16 +198,16 @@ async fn promote(
         ));
     }
     method.ask_for_promotion(target, timeout).await?;
-    let promoted = wait_until_writable(target, started, timeout, method.name()).await?;
+    let primary = wait_until_writable(target, started, timeout, method.name()).await?;
     Ok(outcome(
         true,
         format!(
             "the standby was promoted by {} and takes writes on timeline {}",
             method.name(),
-            promoted.timeline
+            primary.timeline
         ),
         method.name(),
-        &promoted,
+        &primary,
     ))
 }
 
@@ -258,17 +259,9 @@ impl Method {
 
     async fn ask_for_promotion(&self, target: &Target, timeout: Duration) -> Result<(), Error> {
         match self {
-            Self::PgPromote => {
-                let deadline = timeout.min(ATTEMPT_DEADLINE);
-                let asked = within(deadline, async {
-                    let session = connect(target, deadline).await?;
-                    session
-                        .simple_query("SELECT pg_catalog.pg_promote(wait => false)")
-                        .await?;
-                    Ok(())
-                });
-                asked.await.map_err(Error::Server)
-            }
+            Self::PgPromote => promote::request(target, timeout.min(ATTEMPT_DEADLINE))
+                .await
+                .map_err(Error::Server),
             Self::TriggerFile {
                 path,
                 data_directory,
@@ -407,7 +400,7 @@ async fn wait_until_writable(
     loop {
         let left = timeout.saturating_sub(started.elapsed());
         let deadline = left.min(ATTEMPT_DEADLINE);
-        last = match is_writable(target, deadline).await {
+        last = match promote::is_writable(target, deadline).await {
             Ok(true) => match ask(target, deadline).await {
                 Ok(server) => return Ok(server),
                 Err(error) => error.to_string(),
@@ -424,20 +417,6 @@ async fn wait_until_writable(
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-}
-
-/// Whether the server is out of recovery and gives out a transaction id, which no read-only server does.
-async fn is_writable(target: &Target, deadline: Duration) -> Result<bool, ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        let read_only = row(session.simple_query("SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool").await?);
-        if read_only.first() != Some(&Some("f".to_owned())) {
-            return Ok(false);
-        }
-        session.simple_query("SELECT pg_catalog.txid_current()").await?;
-        Ok(true)
-    })
-    .await
 }
 
 /// The timeline of a primary is that of the segment it writes: `pg_control` still tells the old one right after a promotion.

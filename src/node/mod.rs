@@ -1,1 +1,20 @@
-//! postgres-node.
+//! The program `postgres-node`, entrypoint of a node's container: makes the data directory match the role in the cluster record, then becomes `postgres`.
+//!
+//! ```text
+//!   record ─┐
+//!           ├─ plan (pure) ─► initialise │ start as primary │ follow │ rewind │ clone ─► exec postgres
+//!   volume ─┘                 or refuse
+//! ```
+//!
+//! The volume holds, beside the data directory `data`: `data.incoming` (being made, worth nothing), `data.old-*` (replaced, kept until the replacement
+//! streams), `epoch` (the latest epoch this node has started under) and `rewinding` (a rewind was begun and not finished).
+//!
+//! A node starts only by the record: where it is missing or unreadable, or names a transition away from this node, the program ends with a sentence why.
+
+pub mod command;
+pub mod configuration;
+pub mod follow;
+pub mod initialise;
+pub mod plan;
+pub mod probe;
+pub mod volume;

@@ -26,3 +26,13 @@ pub fn is_unpromoted_standby(directory: &Path) -> io::Result<bool> {
         SHUT_DOWN_IN_RECOVERY | IN_ARCHIVE_RECOVERY
     ))
 }
+
+/// PostgreSQL's identity of the cluster that a data directory belongs to, as `pg_control_system()` shows it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn system_identifier(directory: &Path) -> io::Result<String> {
+    let mut start = [0; 8];
+    std::fs::File::open(directory.join("global/pg_control"))?.read_exact(&mut start)?;
+    Ok(u64::from_ne_bytes(start).to_string())
+}

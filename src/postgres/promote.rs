@@ -60,7 +60,7 @@ pub async fn is_writable(target: &Target, deadline: Duration) -> Result<bool, Se
         if row.try_get::<_, bool>(0)? {
             return Ok(false);
         }
-        session.simple_query("SELECT pg_catalog.pg_current_xact_id()").await?;
+        session.simple_query("SELECT pg_catalog.txid_current()").await?;
         Ok(true)
     })
     .await

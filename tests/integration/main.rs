@@ -1,5 +1,11 @@
 //! Tests that need no container. One line for each subject.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report, in its helpers too.
 
+// The Ansible modules as programs: what they print for every kind of call.
+mod ansible_modules;
+
 // The app, started in this process on a free port, against no server, broken ones and real ones.
 mod web;
+
+/// What is decided on whatever can be seen.
+mod decisions;

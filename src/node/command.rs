@@ -1,0 +1,288 @@
+//! The command line of `postgres-node`, and the way from the plan to a running server.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+use super::configuration;
+use super::follow::{Upstream, drop_own_slots};
+use super::initialise::initialise;
+use super::plan::{Plan, Refusal, plan};
+use super::probe::probe;
+use super::volume::Volume;
+use crate::postgres::conninfo::ConninfoError;
+use crate::postgres::recovery_conf::{RecoveryConf, RecoveryConfError};
+use crate::record::{NodeName, RecordError, RecordFile, RecordStore};
+
+/// Where the server's socket and the password file are: a tmpfs of the container.
+const RUN_DIRECTORY: &str = "/run/postgresql";
+
+/// How long a standby that can start without its primary looks for it, to have its slot.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Makes a node's data directory match its role in the cluster record, then becomes postgres
+#[derive(Debug, Parser)]
+#[command(name = "postgres-node", version, about)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Take the recorded role and become postgres
+    Run(RunArguments),
+    /// Does the server answer over its socket? Ends with 0 for yes, 1 for no
+    Probe {
+        /// One deadline around everything
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "700ms")]
+        deadline: Duration,
+    },
+    /// Remove replaced data directories; for failover-check, once the replacement streams
+    DiscardOldData {
+        /// The volume
+        #[arg(long, default_value = "/var/lib/postgresql/node")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// This node's name
+    #[arg(long, env = "UNDERSTUDY_NODE")]
+    node: NodeName,
+    /// The other node's name
+    #[arg(long, env = "UNDERSTUDY_PEER")]
+    peer: NodeName,
+    /// The cluster record
+    #[arg(long, default_value = "/var/lib/understudy/cluster.json")]
+    record: PathBuf,
+    /// The volume
+    #[arg(long, default_value = "/var/lib/postgresql/node")]
+    directory: PathBuf,
+    /// Folder of the files database_password, replication_password and failover_password
+    #[arg(long, default_value = "/run/secrets/understudy")]
+    secrets: PathBuf,
+    /// The app's database
+    #[arg(long, env = "UNDERSTUDY_DATABASE")]
+    database: String,
+    /// The app's role, which owns the database
+    #[arg(long, env = "UNDERSTUDY_DATABASE_USER")]
+    database_user: String,
+    /// Settings of the operator's own, included where the file exists
+    #[arg(long, default_value = "/etc/understudy/postgres/postgresql.extra.conf")]
+    extra_settings: PathBuf,
+}
+
+/// The passwords, read from files that only root and this container can read.
+pub struct Secrets {
+    /// Of the app's role.
+    pub database: String,
+    /// Of the role that streams.
+    pub replication: String,
+    /// Of failover-check's role.
+    pub failover: String,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The record could not be read.
+    #[error("{0}; try: {remedy}", remedy = .0.remedy())]
+    Record(#[from] RecordError),
+    /// By the record and the volume it must not.
+    #[error("not starting: {0}")]
+    Refused(Refusal),
+    /// A file of the volume, or a secret, could not be used.
+    #[error("cannot use '{}': {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A secret is empty.
+    #[error("the secret '{}' is empty; try: lay the installation down again with playbooks/run_containers.yml", .0.display())]
+    EmptySecret(PathBuf),
+    /// A program of PostgreSQL failed; its own words stand above in the log.
+    #[error("{program} failed: {how}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// How.
+        how: String,
+    },
+    /// The new cluster's server refused a statement.
+    #[error("cannot make the roles and the database: {0}")]
+    Database(String),
+    /// A connection string could not be made.
+    #[error(transparent)]
+    Conninfo(#[from] ConninfoError),
+    /// The recovery settings could not be written.
+    #[error(transparent)]
+    RecoveryConf(#[from] RecoveryConfError),
+    /// The signals that end a container could not be listened to.
+    #[error("cannot listen to signals: {0}")]
+    Signals(io::Error),
+}
+
+impl NodeError {
+    /// For `map_err` on what was done to `path`.
+    pub fn file(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path: path.clone(), source }
+    }
+}
+
+/// What a command that does not become postgres has to say.
+pub struct Said {
+    /// For standard output.
+    pub output: String,
+    /// All is well.
+    pub success: bool,
+}
+
+impl CommandLine {
+    /// Carries the command out. `run` does not come back but with an error.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn execute(self) -> Result<Said, NodeError> {
+        match self.command {
+            NodeCommand::Run(arguments) => match arguments.run()? {},
+            NodeCommand::Probe { deadline } => {
+                let testimony = probe(Path::new(RUN_DIRECTORY), deadline);
+                Ok(Said { output: json!({ "alive": testimony.alive, "words": testimony.words }).to_string(), success: testimony.alive })
+            }
+            NodeCommand::DiscardOldData { directory } => {
+                let discarded = Volume::new(&directory).discard_old().map_err(NodeError::file(&directory))?;
+                Ok(Said { output: json!({ "discarded": discarded }).to_string(), success: true })
+            }
+        }
+    }
+}
+
+impl RunArguments {
+    fn run(&self) -> Result<Infallible, NodeError> {
+        end_on_signals()?;
+        let record = RecordFile::new(&self.record).load()?;
+        let volume = Volume::new(&self.directory);
+        let in_volume = NodeError::file(&self.directory);
+        let data = volume.inspect().map_err(&in_volume)?;
+        let seen_epoch = volume.seen_epoch().map_err(&in_volume)?;
+        let plan = plan(&self.node, &record, &data, seen_epoch);
+        log::info!("{}: epoch {}, primary {}, volume {data:?}: {plan:?}", self.node, record.epoch, record.primary);
+        if let Plan::Refuse(refusal) = plan {
+            return Err(NodeError::Refused(refusal));
+        }
+        let secrets = self.read_secrets()?;
+        let password_file = Path::new(RUN_DIRECTORY).join(".pgpass");
+        configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover).map_err(NodeError::file(&password_file))?;
+        // The lines of a transition: the record still names the old primary, which is what this node follows or has followed.
+        let upstream = Upstream { primary: &self.peer, node: &self.node, password_file: &password_file };
+        let following = configuration::following(&self.node, &self.peer, &password_file)?;
+        let current = volume.data();
+        match plan {
+            Plan::Refuse(refusal) => return Err(NodeError::Refused(refusal)),
+            Plan::Initialise => {
+                volume.clear_incoming().map_err(&in_volume)?;
+                initialise(&volume.incoming(), &self.database, &self.database_user, &secrets)?;
+                self.configure(&volume.incoming(), &configuration::leading(&self.peer, false))?;
+                volume.install_incoming(record.epoch).map_err(&in_volume)?;
+            }
+            Plan::Lead { synchronous } => self.configure(&current, &configuration::leading(&self.peer, synchronous))?,
+            Plan::Follow => {
+                // It can start without its primary, and has to where that is lost; the slot is there from its first start on, unless somebody dropped it.
+                if let Err(error) = upstream.ensure_slot(SHORT_PATIENCE) {
+                    log::warn!("starting without a look at the slot: {error}");
+                }
+                self.prepare_standby(&current, &following)?;
+            }
+            Plan::Rewind => match upstream.rewind(&volume) {
+                Ok(()) => {
+                    self.prepare_standby(&current, &following)?;
+                    volume.note_rewinding(false).map_err(&in_volume)?;
+                }
+                Err(error) => {
+                    log::warn!("{error}; taking a fresh base backup beside the old data");
+                    self.clone_beside(&volume, &upstream, &following, record.epoch)?;
+                }
+            },
+            Plan::Clone => self.clone_beside(&volume, &upstream, &following, record.epoch)?,
+        }
+        // Read again: making the data directory may have taken long, and the record is what counts at the moment of starting.
+        let now = RecordFile::new(&self.record).load()?;
+        if (now.epoch, &now.primary, &now.transition) != (record.epoch, &record.primary, &record.transition) {
+            return Err(NodeError::Program { program: "postgres-node", how: "the record changed meanwhile; starting anew".to_owned() });
+        }
+        volume.note_epoch(record.epoch).map_err(&in_volume)?;
+        log::info!("becoming postgres");
+        let error = Command::new("postgres").arg("-D").arg(&current).exec();
+        Err(NodeError::Program { program: "postgres", how: error.to_string() })
+    }
+
+    fn clone_beside(&self, volume: &Volume, upstream: &Upstream<'_>, following: &RecoveryConf, epoch: u64) -> Result<(), NodeError> {
+        upstream.base_backup(volume)?;
+        // Before it takes its place: without standby.signal it would be a second primary.
+        self.prepare_standby(&volume.incoming(), following)?;
+        volume.install_incoming(epoch).map_err(NodeError::file(&self.directory))
+    }
+
+    fn prepare_standby(&self, data: &Path, following: &RecoveryConf) -> Result<(), NodeError> {
+        drop_own_slots(data).map_err(NodeError::file(data))?;
+        self.configure(data, following)
+    }
+
+    fn configure(&self, data: &Path, recovery: &RecoveryConf) -> Result<(), NodeError> {
+        configuration::write(data, &self.database, &self.database_user, &self.extra_settings).map_err(NodeError::file(data))?;
+        Ok(recovery.plan(data)?.apply()?)
+    }
+
+    fn read_secrets(&self) -> Result<Secrets, NodeError> {
+        let read = |name: &str| {
+            let path = self.secrets.join(name);
+            let text = fs::read_to_string(&path).map_err(NodeError::file(&path))?;
+            let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
+            if text.is_empty() { Err(NodeError::EmptySecret(path)) } else { Ok(text) }
+        };
+        Ok(Secrets { database: read("database_password")?, replication: read("replication_password")?, failover: read("failover_password")? })
+    }
+}
+
+/// Process 1 of a container ignores every signal that it does not handle, so that `docker stop` would wait out its whole grace while a base backup runs.
+/// When this process ends, the kernel ends all others of the container. Becoming postgres takes the handlers away again.
+fn end_on_signals() -> Result<(), NodeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Signals)?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt()).map_err(NodeError::Signals)?, signal(SignalKind::terminate()).map_err(NodeError::Signals)?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        });
+        log::info!("told to end before postgres was started");
+        std::process::exit(0);
+    });
+    Ok(())
+}
+
+/// Runs a program of PostgreSQL; what it prints goes to the container's log.
+///
+/// # Errors
+/// [`NodeError::Program`] when it cannot be started or fails.
+pub fn run(command: &mut Command, program: &'static str) -> Result<(), NodeError> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(NodeError::Program { program, how: status.to_string() }),
+        Err(error) => Err(NodeError::Program { program, how: error.to_string() }),
+    }
+}

@@ -1,0 +1,233 @@
+//! From the record and the state of the volume to what the node does. Pure.
+
+use std::fmt;
+
+use crate::record::{NodeName, Record, Step};
+
+/// What the volume holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataDirectory {
+    /// Nothing.
+    Empty,
+    /// A data directory.
+    Present {
+        /// PostgreSQL's identity of its cluster.
+        system_identifier: String,
+        /// It is a standby's: `standby.signal` is there.
+        standby_signal: bool,
+        /// Its control file says that it was in recovery and never promoted.
+        unpromoted: bool,
+        /// A rewind was begun and not finished: it is a mixture.
+        rewinding: bool,
+    },
+}
+
+/// What the node does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Make a new cluster, and start as its primary.
+    Initialise,
+    /// Start as primary. `synchronous`: commits wait for the peer from the first one on, since the record vouches for it.
+    Lead {
+        /// See above.
+        synchronous: bool,
+    },
+    /// Start as the standby that it was.
+    Follow,
+    /// It was primary: take back what the new primary does not have, then follow. A fresh base backup where that fails.
+    Rewind,
+    /// Take a base backup from the primary, then follow. What is there is kept aside until the replacement streams.
+    Clone,
+    /// Do not start.
+    Refuse(Refusal),
+}
+
+/// Why a node does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A transition leads away from this node.
+    Fenced {
+        /// To whom.
+        to: NodeName,
+    },
+    /// It is to be promoted, and its data directory cannot be.
+    NotPromotable,
+    /// The record names it primary of a cluster that exists, and its volume is empty.
+    DataLost,
+    /// The record names it primary, and its data directory is a standby's or a mixture.
+    StandbyData,
+    /// Its data directory belongs to another cluster.
+    Stranger {
+        /// The identity in the record.
+        recorded: String,
+        /// The identity found.
+        found: String,
+    },
+    /// The record is older than the volume.
+    OldRecord {
+        /// The record's epoch.
+        recorded: u64,
+        /// The epoch that this node has already started under.
+        seen: u64,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fenced { to } => write!(f, "a transition to '{to}' is unfinished, and this node is the one it leads away from; try: failover-check run, which finishes it"),
+            Self::NotPromotable => f.write_str("a transition to this node is unfinished, and its data directory is no standby's; try: failover-check explain"),
+            Self::DataLost => f.write_str(
+                "the record names this node primary of a cluster that exists, but its volume is empty; try: failover-check failover --accept-data-loss, or restore the volume",
+            ),
+            Self::StandbyData => f.write_str("the record names this node primary, but its data directory is that of a standby; try: compare the record with events.jsonl, and repair it"),
+            Self::Stranger { recorded, found } => {
+                write!(f, "the data directory belongs to another cluster (system identifier {found}, recorded {recorded}); try: move it away, it is not deleted by itself")
+            }
+            Self::OldRecord { recorded, seen } => {
+                write!(f, "the record is of epoch {recorded}, but this node has already started under epoch {seen}; try: restore the newer record")
+            }
+        }
+    }
+}
+
+/// What does `node` do? `seen_epoch`: the latest epoch that it has started under.
+#[must_use]
+pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, seen_epoch: Option<u64>) -> Plan {
+    if let Some(seen) = seen_epoch.filter(|seen| *seen > record.epoch) {
+        return Plan::Refuse(Refusal::OldRecord { recorded: record.epoch, seen });
+    }
+    if let (Some(recorded), DataDirectory::Present { system_identifier: found, .. }) = (&record.system_identifier, data)
+        && recorded != found
+    {
+        return Plan::Refuse(Refusal::Stranger { recorded: recorded.clone(), found: found.clone() });
+    }
+    if let Some(transition) = &record.transition {
+        if transition.from == *node {
+            return Plan::Refuse(Refusal::Fenced { to: transition.to.clone() });
+        }
+        return match data {
+            DataDirectory::Present { rewinding: false, standby_signal: true, .. } => Plan::Follow,
+            // Promotion was asked for and happened; the old primary is fenced. Commits wait for nobody: there is no standby.
+            DataDirectory::Present { rewinding: false, unpromoted: false, .. } if transition.step >= Step::PromoteRequested => Plan::Lead { synchronous: false },
+            DataDirectory::Present { .. } | DataDirectory::Empty => Plan::Refuse(Refusal::NotPromotable),
+        };
+    }
+    let is_primary = record.primary == *node;
+    match data {
+        DataDirectory::Empty if !is_primary => Plan::Clone,
+        DataDirectory::Empty if record.system_identifier.is_none() && record.epoch == 1 => Plan::Initialise,
+        DataDirectory::Empty => Plan::Refuse(Refusal::DataLost),
+        DataDirectory::Present { rewinding, standby_signal, unpromoted, .. } if is_primary => {
+            if *rewinding || *standby_signal || *unpromoted {
+                Plan::Refuse(Refusal::StandbyData)
+            } else {
+                Plan::Lead { synchronous: record.standby_eligible }
+            }
+        }
+        DataDirectory::Present { rewinding: true, .. } => Plan::Clone,
+        DataDirectory::Present { standby_signal: true, .. } => Plan::Follow,
+        // In recovery and without its signal: somebody removed it, and PostgreSQL would come up writable. It never was primary, so it only has to follow again.
+        DataDirectory::Present { unpromoted: true, .. } => Plan::Follow,
+        DataDirectory::Present { .. } => Plan::Rewind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Transition, TransitionKind};
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    fn record(primary: &str) -> Record {
+        Record {
+            version: 1,
+            epoch: 3,
+            primary: name(primary),
+            standby_eligible: true,
+            transition: None,
+            paused: None,
+            system_identifier: Some("7".to_owned()),
+            failovers: Vec::new(),
+        }
+    }
+
+    fn in_transition(step: Step) -> Record {
+        let transition = Transition {
+            kind: TransitionKind::Failover,
+            from: name("pg-a"),
+            to: name("pg-b"),
+            step,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            reason: String::new(),
+        };
+        Record { transition: Some(transition), ..record("pg-a") }
+    }
+
+    fn every_data_directory() -> Vec<DataDirectory> {
+        let flags = [false, true];
+        let mut all = vec![DataDirectory::Empty];
+        for (standby_signal, unpromoted, rewinding) in flags.iter().flat_map(|a| flags.iter().flat_map(move |b| flags.iter().map(move |c| (*a, *b, *c)))) {
+            for system_identifier in ["7", "8"] {
+                all.push(DataDirectory::Present { system_identifier: system_identifier.to_owned(), standby_signal, unpromoted, rewinding });
+            }
+        }
+        all
+    }
+
+    const PRIMARY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: false, unpromoted: false, rewinding: false };
+    const STANDBY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+
+    /// I1 and I4: whatever its volume holds, a node that a transition leads away from does not start.
+    #[test]
+    fn i1_the_node_that_a_transition_leads_away_from_never_starts() {
+        for step in [Step::Intent, Step::Fenced, Step::Replayed, Step::PromoteRequested, Step::Writable] {
+            for data in every_data_directory() {
+                assert!(matches!(plan(&name("pg-a"), &in_transition(step), &data, Some(3)), Plan::Refuse(_)), "{step:?} {data:?}");
+            }
+        }
+    }
+
+    /// I1: a node comes up writable only where the record names it, or names it as the promoted end of a transition.
+    #[test]
+    fn i1_only_the_recorded_primary_leads() {
+        for data in every_data_directory() {
+            for before_promotion in [record("pg-a"), in_transition(Step::Intent), in_transition(Step::Fenced), in_transition(Step::Replayed)] {
+                let plan = plan(&name("pg-b"), &before_promotion, &data, None);
+                assert!(!matches!(plan, Plan::Lead { .. } | Plan::Initialise), "{data:?} {plan:?}");
+            }
+        }
+        assert_eq!(plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &PRIMARY(), None), Plan::Lead { synchronous: false });
+        assert_eq!(plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &STANDBY(), None), Plan::Follow, "promotion is asked for again");
+    }
+
+    /// I5: an empty volume becomes a new cluster only where none was ever seen.
+    #[test]
+    fn i5_a_lost_volume_is_never_replaced_by_an_empty_cluster() {
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &DataDirectory::Empty, None), Plan::Refuse(Refusal::DataLost));
+        let fresh = Record { epoch: 1, system_identifier: None, ..record("pg-a") };
+        assert_eq!(plan(&name("pg-a"), &fresh, &DataDirectory::Empty, None), Plan::Initialise);
+        assert_eq!(plan(&name("pg-a"), &Record { epoch: 2, ..fresh }, &DataDirectory::Empty, None), Plan::Refuse(Refusal::DataLost));
+    }
+
+    #[test]
+    fn a_node_takes_the_role_in_the_record() {
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), Some(3)), Plan::Lead { synchronous: true });
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &STANDBY(), Some(3)), Plan::Follow);
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &DataDirectory::Empty, None), Plan::Clone);
+        assert_eq!(plan(&name("pg-a"), &record("pg-b"), &PRIMARY(), Some(2)), Plan::Rewind);
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &STANDBY(), Some(3)), Plan::Refuse(Refusal::StandbyData));
+    }
+
+    #[test]
+    fn an_older_record_and_strange_data_are_refused() {
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), Some(4)), Plan::Refuse(Refusal::OldRecord { recorded: 3, seen: 4 }));
+        for node in ["pg-a", "pg-b"] {
+            let strange = DataDirectory::Present { system_identifier: "8".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+            assert!(matches!(plan(&name(node), &record("pg-a"), &strange, None), Plan::Refuse(Refusal::Stranger { .. })));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The node's volume: what it holds, and how one data directory takes the place of another.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::plan::DataDirectory;
+use crate::postgres::control_file;
+use crate::record::replace_file;
+
+/// The node's volume.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    directory: PathBuf,
+}
+
+impl Volume {
+    /// The volume mounted at `directory`.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Where a data directory is made; worth nothing until it takes `data`'s place.
+    #[must_use]
+    pub fn incoming(&self) -> PathBuf {
+        self.directory.join("data.incoming")
+    }
+
+    fn rewinding(&self) -> PathBuf {
+        self.directory.join("rewinding")
+    }
+
+    fn epoch(&self) -> PathBuf {
+        self.directory.join("epoch")
+    }
+
+    /// What the volume holds.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read, a data directory without a readable control file included: nothing is guessed about data.
+    pub fn inspect(&self) -> io::Result<DataDirectory> {
+        let data = self.data();
+        if !data.join("PG_VERSION").try_exists()? {
+            let is_empty = match fs::read_dir(&data) {
+                Ok(mut entries) => entries.next().is_none(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                Err(error) => return Err(error),
+            };
+            let odd = || io::Error::other(format!("'{}' is not empty and holds no PG_VERSION; move it away, it is not deleted by itself", data.display()));
+            return if is_empty { Ok(DataDirectory::Empty) } else { Err(odd()) };
+        }
+        Ok(DataDirectory::Present {
+            system_identifier: control_file::system_identifier(&data)?,
+            standby_signal: data.join("standby.signal").try_exists()?,
+            unpromoted: control_file::is_unpromoted_standby(&data)?,
+            rewinding: self.rewinding().try_exists()?,
+        })
+    }
+
+    /// The latest epoch that this node has started under.
+    ///
+    /// # Errors
+    /// When the mark is there and cannot be read.
+    pub fn seen_epoch(&self) -> io::Result<Option<u64>> {
+        match fs::read_to_string(self.epoch()) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|_| io::Error::other(format!("'{}' holds no epoch", self.epoch().display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes the epoch that the node starts under.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn note_epoch(&self, epoch: u64) -> io::Result<()> {
+        replace_file(&self.epoch(), format!("{epoch}\n").as_bytes(), 0o600)
+    }
+
+    /// Notes that the data directory is about to become a mixture, or is whole again.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn note_rewinding(&self, rewinding: bool) -> io::Result<()> {
+        if rewinding {
+            return replace_file(&self.rewinding(), b"", 0o600);
+        }
+        match fs::remove_file(self.rewinding()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::open(&self.directory)?.sync_all(),
+        }
+    }
+
+    /// Removes what an interrupted attempt to make a data directory has left.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn clear_incoming(&self) -> io::Result<()> {
+        remove_tree(&self.incoming())
+    }
+
+    /// Puts the incoming data directory in `data`'s place. What was there is kept as `data.old-…`.
+    ///
+    /// # Errors
+    /// The first system call that failed. A crash in between leaves no `data` at all, and the next start makes a new one; nothing is lost.
+    pub fn install_incoming(&self, epoch: u64) -> io::Result<()> {
+        let data = self.data();
+        if data.try_exists()? {
+            let mut number = 0;
+            let mut kept = self.directory.join(format!("data.old-{epoch}"));
+            while kept.try_exists()? {
+                number += 1;
+                kept = self.directory.join(format!("data.old-{epoch}.{number}"));
+            }
+            fs::rename(&data, &kept)?;
+        }
+        fs::rename(self.incoming(), &data)?;
+        self.note_rewinding(false)
+    }
+
+    /// Removes the replaced data directories; to be called when the replacement streams. Says which.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn discard_old(&self) -> io::Result<Vec<String>> {
+        let mut discarded = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with("data.old-") {
+                remove_tree(&self.directory.join(&name))?;
+                discarded.push(name);
+            }
+        }
+        Ok(discarded)
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_data_directory_is_kept_until_it_is_discarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        for content in ["one", "two", "three"] {
+            fs::create_dir(volume.incoming()).unwrap();
+            fs::write(volume.incoming().join("content"), content).unwrap();
+            volume.install_incoming(2).unwrap();
+        }
+        assert_eq!(fs::read_to_string(volume.data().join("content")).unwrap(), "three");
+        assert_eq!(fs::read_to_string(folder.path().join("data.old-2/content")).unwrap(), "one");
+        let mut discarded = volume.discard_old().unwrap();
+        discarded.sort();
+        assert_eq!(discarded, ["data.old-2", "data.old-2.1"]);
+        assert!(volume.data().exists());
+    }
+
+    #[test]
+    fn what_is_neither_empty_nor_a_data_directory_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        assert_eq!(volume.inspect().unwrap(), DataDirectory::Empty);
+        fs::create_dir(volume.data()).unwrap();
+        assert_eq!(volume.inspect().unwrap(), DataDirectory::Empty);
+        fs::write(volume.data().join("precious"), "").unwrap();
+        assert!(volume.inspect().unwrap_err().to_string().contains("holds no PG_VERSION"));
+        fs::write(volume.data().join("PG_VERSION"), "17\n").unwrap();
+        assert!(volume.inspect().is_err(), "no control file");
+    }
+
+    #[test]
+    fn the_epoch_and_the_mark_of_a_rewind_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        assert_eq!(volume.seen_epoch().unwrap(), None);
+        volume.note_epoch(4).unwrap();
+        assert_eq!(volume.seen_epoch().unwrap(), Some(4));
+        volume.note_rewinding(true).unwrap();
+        volume.note_rewinding(true).unwrap();
+        assert!(volume.rewinding().exists());
+        volume.note_rewinding(false).unwrap();
+        volume.note_rewinding(false).unwrap();
+        assert!(!volume.rewinding().exists());
+    }
+}

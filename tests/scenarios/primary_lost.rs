@@ -1,0 +1,40 @@
+//! The primary's container ends, and the runtime says so: authoritative, fail over now.
+
+use crate::support::{Installation, Scenario};
+
+#[test]
+fn postmaster_killed() {
+    let scenario = Scenario::begin("postmaster_killed");
+    let (lost, heir) = scenario.roles();
+
+    lost.kill_postmaster();
+
+    scenario.expect_failover("R80");
+    scenario.ends_healed(&heir);
+}
+
+#[test]
+fn primary_stopped() {
+    let scenario = Scenario::begin("primary_stopped");
+    let (lost, heir) = scenario.roles();
+
+    lost.stop();
+
+    scenario.expect_failover("R80");
+    scenario.ends_healed(&heir);
+}
+
+#[test]
+fn primary_container_removed() {
+    // Said now, not after the container is gone.
+    Installation::lay_down_command();
+    let scenario = Scenario::begin("primary_container_removed");
+    let (lost, heir) = scenario.roles();
+
+    lost.remove();
+
+    scenario.expect_failover("R80");
+    scenario.wait_for_writes(20);
+    scenario.installation().lay_down();
+    scenario.ends_healed(&heir);
+}

@@ -1,0 +1,231 @@
+//! The accidents, by the `docker` command and by signals, as a person or a fault would cause them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Runs `docker`, whatever comes of it.
+fn try_docker(arguments: &[&str]) -> Output {
+    Command::new("docker")
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run docker: {error}; try: make scenarios"))
+}
+
+/// Runs `docker`, which has to succeed.
+fn docker(arguments: &[&str]) -> String {
+    let output = try_docker(arguments);
+    assert!(
+        output.status.success(),
+        "docker {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What runs and what does not, for the message of a failed scenario.
+pub fn overview(prefix: &str) -> String {
+    let filter = format!("name=^{prefix}-");
+    let listed = try_docker(&["ps", "--all", "--filter", &filter]);
+    String::from_utf8_lossy(&listed.stdout).into_owned()
+}
+
+/// The addresses that these containers have now; those without one are left out.
+pub fn addresses(containers: &[&str]) -> BTreeMap<String, IpAddr> {
+    let format = "{{.Name}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}";
+    let mut arguments = vec!["inspect", "--type", "container", "--format", format];
+    arguments.extend(containers);
+    // A container that does not exist only adds a complaint about itself.
+    let listed = try_docker(&arguments);
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?.trim_start_matches('/').to_owned();
+            Some((name, words.next()?.parse().ok()?))
+        })
+        .collect()
+}
+
+fn inspect(container: &str, format: &str) -> Option<String> {
+    let output = try_docker(&[
+        "inspect",
+        "--type",
+        "container",
+        "--format",
+        format,
+        container,
+    ]);
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+/// `pg-a` or `pg-b`, with its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub container: String,
+}
+
+impl Node {
+    pub fn exists(&self) -> bool {
+        inspect(&self.container, "{{.Id}}").is_some()
+    }
+
+    /// The container's first process, which is the postmaster, as the host numbers it.
+    pub fn postmaster(&self) -> Pid {
+        let pid: i32 = inspect(&self.container, "{{.State.Pid}}")
+            .unwrap_or_else(|| panic!("{} does not exist", self.container))
+            .parse()
+            .unwrap();
+        assert!(pid > 0, "{} does not run", self.container);
+        Pid::from_raw(pid)
+    }
+
+    /// `kill -9` from the host.
+    pub fn kill_postmaster(&self) {
+        kill(self.postmaster(), Signal::SIGKILL).unwrap();
+    }
+
+    /// `docker kill`; not running is fine.
+    pub fn kill(&self) {
+        try_docker(&["kill", "--signal", "KILL", &self.container]);
+    }
+
+    /// `docker stop`: a fast shutdown in good order.
+    pub fn stop(&self) {
+        docker(&["stop", &self.container]);
+    }
+
+    /// `docker rm -f`: the container is gone, its volume stays.
+    pub fn remove(&self) {
+        docker(&["rm", "--force", &self.container]);
+    }
+
+    /// `docker pause`: the kernel gives its processes no time; its sockets stay.
+    pub fn pause(&self) {
+        docker(&["pause", &self.container]);
+    }
+
+    /// `docker unpause`; not paused, or gone, is fine.
+    pub fn try_unpause(&self) {
+        try_docker(&["unpause", &self.container]);
+    }
+
+    /// `docker start` by hand. Whether it did start is the program's business, so the answer is not looked at.
+    pub fn start_by_hand(&self) {
+        try_docker(&["start", &self.container]);
+    }
+
+    /// Stops every process in the container, the postmaster first, so that it makes no new one meanwhile.
+    pub fn freeze_processes(&self) -> FrozenProcesses {
+        let postmaster = self.postmaster();
+        kill(postmaster, Signal::SIGSTOP).unwrap();
+        let listed = docker(&["top", &self.container, "-eo", "pid"]);
+        let mut frozen = vec![postmaster];
+        for pid in listed.lines().filter_map(|line| line.trim().parse().ok()) {
+            let pid = Pid::from_raw(pid);
+            if pid != postmaster && kill(pid, Signal::SIGSTOP).is_ok() {
+                frozen.push(pid);
+            }
+        }
+        FrozenProcesses(frozen)
+    }
+}
+
+/// Processes that were stopped by a signal.
+pub struct FrozenProcesses(Vec<Pid>);
+
+impl FrozenProcesses {
+    /// Lets go on whatever still lives.
+    pub fn thaw(self) {
+        for pid in self.0 {
+            // Ended meanwhile: killed by the fence, as it should be.
+            let _ = kill(pid, Signal::SIGCONT);
+        }
+    }
+}
+
+/// Stops both nodes at the same time, as a shutdown of the host does.
+pub fn stop_all(nodes: &[&Node]) {
+    let mut arguments = vec!["stop"];
+    arguments.extend(nodes.iter().map(|node| node.container.as_str()));
+    docker(&arguments);
+}
+
+/// The app's container.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub container: String,
+    pub network: String,
+    pub url: String,
+}
+
+impl App {
+    /// `docker kill`.
+    pub fn kill(&self) {
+        docker(&["kill", "--signal", "KILL", &self.container]);
+    }
+
+    /// Cuts it off from the nodes.
+    pub fn cut_network(&self) {
+        docker(&["network", "disconnect", &self.network, &self.container]);
+    }
+
+    /// The end of [`Self::cut_network`]; still connected is fine.
+    pub fn reconnect(&self) {
+        try_docker(&[
+            "network",
+            "connect",
+            "--alias",
+            "app",
+            &self.network,
+            &self.container,
+        ]);
+    }
+
+    /// Whether `/ready` says 200, within two seconds.
+    pub fn is_ready(&self) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let asked = client
+                .get(format!("{}/ready", self.url.trim_end_matches('/')))
+                .timeout(Duration::from_secs(2))
+                .send()
+                .await;
+            asked.is_ok_and(|answer| answer.status() == 200)
+        })
+    }
+
+    /// The user that the app connects as, from its environment or its command.
+    pub fn database_user(&self) -> String {
+        let listed = inspect(
+            &self.container,
+            "{{range .Config.Env}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}",
+        )
+        .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
+        let lines: Vec<&str> = listed.lines().collect();
+        let from_environment = lines
+            .iter()
+            .find_map(|line| line.strip_prefix("UNDERSTUDY_DATABASE_USER="));
+        let from_command = lines
+            .iter()
+            .position(|line| *line == "--database-user")
+            .and_then(|flag| lines.get(flag + 1).copied());
+        from_environment
+            .or(from_command)
+            .unwrap_or_else(|| panic!("{} does not say its database user", self.container))
+            .to_owned()
+    }
+}

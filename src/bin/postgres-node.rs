@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match CommandLine::parse().execute() {
         Ok(said) => {
             println!("{}", said.output);
-            if said.success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            said.exit_code.into()
         }
         Err(error) => {
             eprintln!("postgres-node: {error}");

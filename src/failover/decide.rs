@@ -9,11 +9,16 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::time::Duration;
+
 use super::decision::{Action, Decision, Reason, Rule, Unpromotable};
 use super::observation::{AppView, ContainerView, InsideView, NodeView, Observation, RuntimeView, ServerView};
 
 /// The standby counts as caught up below this: it streams and will confirm its first synchronous commit at once. One WAL segment.
 const CAUGHT_UP_BYTES: u64 = 16 * 1024 * 1024;
+
+/// When the attempts to start the primary in place are used up, it is tried again after this long: whatever kept it down (a full disk) may have been mended.
+const START_AGAIN: Duration = Duration::from_secs(60);
 
 macro_rules! rules {
     ($($name:ident = $id:literal, $sentence:literal;)*) => {
@@ -109,7 +114,9 @@ fn primary_down(seen: &Observation, how: &str, can_be_started: bool) -> Decision
     if let Some(ago) = started.filter(|ago| *ago < seen.thresholds.node_start_cooldown) {
         return say(STARTED_JUST_NOW, Action::Wait, Reason::StartedJustNow(ago));
     }
-    if can_be_started && elapsed.primary_start_attempts < seen.thresholds.primary_start_attempts {
+    let attempts_are_left = elapsed.primary_start_attempts < seen.thresholds.primary_start_attempts;
+    let tried_lately = elapsed.primary_started_ago.is_some_and(|ago| ago < START_AGAIN);
+    if can_be_started && (attempts_are_left || !tried_lately) {
         let node = seen.primary.name.clone();
         return if seen.standby.is_down() {
             say(BOTH_DOWN, Action::StartPrimary { node }, Reason::BothDown)
@@ -166,6 +173,7 @@ fn primary_silent(seen: &Observation, why: &str) -> Decision {
             }
             fail_over_or_refuse(seen, ISOLATED_TOO_LONG, reason)
         }
+        InsideView::Preparing(_) => primary_starting(seen),
         InsideView::Unknown(witness) => say(SUSPICION, Action::Wait, Reason::WitnessUnknown(witness.clone())),
         InsideView::NotAsked => say(SUSPICION, Action::Wait, Reason::WitnessUnknown("it was not asked".to_owned())),
         InsideView::Dead(_) if seen.app == AppView::Ready => say(SUSPICION, Action::Wait, Reason::AppStillReady),

@@ -156,6 +156,7 @@ impl Runtime for Engine {
         match tokio::time::timeout(limit, Self::execute(docker, container, PROBE)).await {
             Ok(Ok((Some(0), _))) => InsideView::Alive,
             Ok(Ok((Some(1), words))) => InsideView::Dead(words),
+            Ok(Ok((Some(3), words))) => InsideView::Preparing(words),
             // 126 and 127: the program could not be started; anything else is not the probe's word either.
             Ok(Ok((code, words))) => InsideView::Unknown(format!("the probe ended with code {}: {words}", code.unwrap_or(-1))),
             Ok(Err(error)) => InsideView::Unknown(with_causes(&error)),

@@ -102,11 +102,12 @@ impl Memory {
         let runs = seen.primary.container == ContainerView::Running;
         let silent = runs && matches!(seen.primary.server, ServerView::Silent(_));
         let alive_inside = seen.primary.inside == InsideView::Alive;
+        let preparing = matches!(seen.primary.inside, InsideView::Preparing(_));
         let writable = seen.primary.is_seen_as_primary();
-        go_on(&mut self.silent_since, silent && !alive_inside, at);
+        go_on(&mut self.silent_since, silent && !alive_inside && !preparing, at);
         self.silent_passes = if self.silent_since.is_none() { 0 } else if broken { 1 } else { self.silent_passes.saturating_add(1) };
         go_on(&mut self.isolated_since, silent && alive_inside, at);
-        go_on(&mut self.starting_since, runs && matches!(seen.primary.server, ServerView::Starting(_)), at);
+        go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), at);
         go_on(&mut self.app_unready_since, writable && seen.app != AppView::Ready, at);
         go_on(&mut self.link_lost_since, seen.link().is_some_and(|link| !link.streaming), at);
         if let ServerView::Primary { status, .. } = &seen.primary.server {

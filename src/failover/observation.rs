@@ -104,6 +104,8 @@ pub enum ServerView {
 pub enum InsideView {
     /// It answers there.
     Alive,
+    /// The node still makes its data directory ready and has not become postgres yet: alive; what it says.
+    Preparing(String),
     /// The probe ran (or the runtime says that the container is paused) and got no answer.
     Dead(String),
     /// The probe could not be run. Says nothing.

@@ -25,7 +25,9 @@ use futures_util::StreamExt;
 
 /// Between the beginnings of two passes while all is quiet.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Between two passes while the primary is silent, or when something was just done.
+/// Between the beginnings of two passes while the primary is silent: each runs a program inside its container.
+const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(400);
+/// Between two passes when something was just done.
 const SHORT_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a loop looks whether somebody waits for the lock.
 const QUEUE_LOOK: Duration = Duration::from_millis(100);
@@ -211,7 +213,8 @@ impl Checker {
                 Err(_) => {}
             }
             let wake = match &passed {
-                Ok(pass) if pass.look.memory.is_suspicious() || matches!(&pass.outcome, Ok(outcome) if *outcome != Outcome::Idle) => Instant::now() + SHORT_INTERVAL,
+                Ok(pass) if matches!(&pass.outcome, Ok(outcome) if *outcome != Outcome::Idle) => Instant::now() + SHORT_INTERVAL,
+                Ok(pass) if pass.look.memory.is_suspicious() => (began + SUSPICIOUS_INTERVAL).max(Instant::now() + SHORT_INTERVAL),
                 _ => (began + INTERVAL).max(Instant::now() + SHORT_INTERVAL),
             };
             loop {

@@ -253,6 +253,7 @@ fn server_words(server: &ServerView) -> (&'static str, Option<&str>) {
 fn inside_words(inside: &InsideView) -> (&'static str, Option<&str>) {
     match inside {
         InsideView::Alive => ("alive", None),
+        InsideView::Preparing(why) => ("preparing", Some(why)),
         InsideView::Dead(why) => ("dead", Some(why)),
         InsideView::Unknown(why) => ("unknown", Some(why)),
         InsideView::NotAsked => ("not asked", None),

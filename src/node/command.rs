@@ -39,7 +39,7 @@ pub struct CommandLine {
 enum NodeCommand {
     /// Take the recorded role and become postgres
     Run(RunArguments),
-    /// Does the server answer over its socket? Ends with 0 for yes, 1 for no
+    /// Does the server answer over its socket? Ends with 0 for yes, 1 for no, 3 while the data directory is made ready
     Probe {
         /// One deadline around everything
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "700ms")]
@@ -145,8 +145,8 @@ impl NodeError {
 pub struct Said {
     /// For standard output.
     pub output: String,
-    /// All is well.
-    pub success: bool,
+    /// How the program ends.
+    pub exit_code: u8,
 }
 
 impl CommandLine {
@@ -159,11 +159,11 @@ impl CommandLine {
             NodeCommand::Run(arguments) => match arguments.run()? {},
             NodeCommand::Probe { deadline } => {
                 let testimony = probe(Path::new(RUN_DIRECTORY), deadline);
-                Ok(Said { output: json!({ "alive": testimony.alive, "words": testimony.words }).to_string(), success: testimony.alive })
+                Ok(Said { output: testimony.words, exit_code: testimony.life as u8 })
             }
             NodeCommand::DiscardOldData { directory } => {
                 let discarded = Volume::new(&directory).discard_old().map_err(NodeError::file(&directory))?;
-                Ok(Said { output: json!({ "discarded": discarded }).to_string(), success: true })
+                Ok(Said { output: json!({ "discarded": discarded }).to_string(), exit_code: 0 })
             }
         }
     }

@@ -54,7 +54,7 @@ fn make_roles(socket: &Path, database: &str, database_user: &str, secrets: &Secr
         (database_user, &secrets.database, "LOGIN"),
     ] {
         // format() quotes; CREATE ROLE takes no parameters.
-        let text = "SELECT format('CREATE ROLE %I PASSWORD %L ' || $3, $1, $2)";
+        let text = "SELECT format('CREATE ROLE %I PASSWORD %L ' || $3::text, $1::text, $2::text)";
         let statement: String = client.query_one(text, &[&role, password, &rights]).map_err(failed)?.get(0);
         client.batch_execute(&statement).map_err(failed)?;
     }
@@ -69,7 +69,7 @@ fn make_roles(socket: &Path, database: &str, database_user: &str, secrets: &Secr
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO {FAILOVER_USER};"
     );
     client.batch_execute(&grants).map_err(failed)?;
-    let text = "SELECT format('CREATE DATABASE %I OWNER %I', $1, $2), format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1)";
+    let text = "SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text), format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text)";
     let row = client.query_one(text, &[&database, &database_user]).map_err(failed)?;
     for column in 0..2 {
         client.batch_execute(row.get::<_, &str>(column)).map_err(failed)?;

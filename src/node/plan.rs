@@ -168,9 +168,9 @@ mod tests {
     }
 
     fn every_data_directory() -> Vec<DataDirectory> {
-        let flags = [false, true];
         let mut all = vec![DataDirectory::Empty];
-        for (standby_signal, unpromoted, rewinding) in flags.iter().flat_map(|a| flags.iter().flat_map(move |b| flags.iter().map(move |c| (*a, *b, *c)))) {
+        for flags in 0..8 {
+            let [standby_signal, unpromoted, rewinding] = [1, 2, 4].map(|flag| flags & flag != 0);
             for system_identifier in ["7", "8"] {
                 all.push(DataDirectory::Present { system_identifier: system_identifier.to_owned(), standby_signal, unpromoted, rewinding });
             }

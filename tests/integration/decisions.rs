@@ -20,6 +20,7 @@ const DIMENSIONS: &[(&str, &[&str])] = &[
         "primary",
         &[
             "writable", "read-only", "in-recovery", "starting", "refusing", "stranger", "silent/alive-inside", "silent/dead-inside", "silent/unknown-inside",
+            "silent/preparing-inside",
             "stopped", "missing", "unknown",
         ],
     ),
@@ -30,7 +31,7 @@ const DIMENSIONS: &[(&str, &[&str])] = &[
     ("commits", &["wait/sync", "wait/async", "wait/lost", "free/caught-up", "free/behind", "free/lost"]),
     ("app", &["ready", "not-ready"]),
     ("time", &["short", "long"]),
-    ("started", &["long-ago", "just-now"]),
+    ("started", &["long-ago", "a-while-ago", "just-now"]),
     ("attempts", &["left", "used-up"]),
     ("failovers", &["few", "many"]),
 ];
@@ -104,6 +105,7 @@ fn observation(point: &Point) -> Observation {
         "silent/alive-inside" => InsideView::Alive,
         "silent/dead-inside" => InsideView::Dead(why()),
         "silent/unknown-inside" => InsideView::Unknown(why()),
+        "silent/preparing-inside" => InsideView::Preparing(why()),
         _ => InsideView::NotAsked,
     };
     let standby_server = match word(point, "standby") {
@@ -119,7 +121,11 @@ fn observation(point: &Point) -> Observation {
     };
     let long = word(point, "time") == "long";
     let time = |limit: Duration| if long { limit } else { Duration::ZERO };
-    let started = (word(point, "started") == "just-now").then_some(Duration::from_secs(1));
+    let started = match word(point, "started") {
+        "just-now" => Some(Duration::from_secs(1)),
+        "a-while-ago" => Some(Duration::from_secs(30)),
+        _ => None,
+    };
     let limits = thresholds();
     Observation {
         runtime: if word(point, "runtime") == "silent" { RuntimeView::Silent(why()) } else { RuntimeView::Answers },
@@ -261,7 +267,7 @@ fn i1_nothing_is_promoted_while_the_primary_answers_anybody() {
         let time = word(point, "time");
         match word(point, "primary") {
             "stopped" | "missing" => {}
-            "starting" => assert_eq!(time, "long"),
+            "starting" | "silent/preparing-inside" => assert_eq!(time, "long"),
             "silent/dead-inside" => assert_eq!((time, word(point, "app")), ("long", "not-ready")),
             "silent/alive-inside" => assert_eq!((time, word(point, "app"), word(point, "standby")), ("long", "not-ready", "follows")),
             other => panic!("failover while the primary is {other}: {point:?}"),

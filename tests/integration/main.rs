@@ -7,5 +7,5 @@ mod ansible_modules;
 // The app, started in this process on a free port, against no server, broken ones and real ones.
 mod web;
 
-/// What is decided on whatever can be seen.
+// What is decided on whatever can be seen.
 mod decisions;

@@ -222,24 +222,11 @@ impl App {
         })
     }
 
-    /// The user that the app connects as, from its environment or its command.
-    pub fn database_user(&self) -> String {
-        let listed = inspect(
-            &self.container,
-            "{{range .Config.Env}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}",
-        )
-        .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
-        let lines: Vec<&str> = listed.lines().collect();
-        let from_environment = lines
-            .iter()
-            .find_map(|line| line.strip_prefix("UNDERSTUDY_DATABASE_USER="));
-        let from_command = lines
-            .iter()
-            .position(|line| *line == "--database-user")
-            .and_then(|flag| lines.get(flag + 1).copied());
-        from_environment
-            .or(from_command)
-            .unwrap_or_else(|| panic!("{} does not say its database user", self.container))
-            .to_owned()
+    /// A setting that Ansible gave the app by its environment, such as the database that it opens.
+    pub fn setting(&self, name: &str) -> String {
+        let listed = inspect(&self.container, "{{range .Config.Env}}{{println .}}{{end}}")
+            .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
+        let value = listed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("{} has no {name} in its environment:\n{listed}", self.container)).to_owned()
     }
 }

@@ -31,7 +31,6 @@ struct Settings {
     state_directory: PathBuf,
     app_container: String,
     app_url: String,
-    database: String,
     #[serde(default = "default_port")]
     postgres_port: u16,
     nodes: BTreeMap<String, String>,
@@ -150,7 +149,7 @@ impl Installation {
         }
     }
 
-    /// How to log in as the app does. The user's name is known to the app's container only.
+    /// How to log in as the app does.
     pub fn login(&self) -> Login {
         let file = self.configuration().join("secrets/app/database_password");
         let password = fs::read_to_string(&file)
@@ -163,8 +162,8 @@ impl Installation {
                 .map(|name| self.node(name))
                 .collect(),
             port: self.settings.postgres_port,
-            database: self.settings.database.clone(),
-            user: self.app().database_user(),
+            database: self.app().setting("UNDERSTUDY_DATABASE"),
+            user: self.app().setting("UNDERSTUDY_DATABASE_USER"),
             password: password.strip_suffix('\n').unwrap_or(&password).to_owned(),
         }
     }

@@ -6,7 +6,7 @@
 //!  record says        then                                        a crash here leaves
 //!  intent             old primary: no restart policy, kill, verify  the old primary stopped or running; it cannot start any more (postgres-node refuses)
 //!  fenced             wait until the standby has replayed           nobody writes; rolled back if the standby proves unfit
-//!  replayed           (written together with what follows)
+//!  replayed           look once more where a run was interrupted    as before
 //!  promote_requested  pg_promote, wait until writable               nobody or the new one writes; only forward from here
 //!  writable           epoch + 1, primary = new, ineligible, null    the new one writes; the next run writes the record
 //! ```
@@ -207,11 +207,14 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         loop {
             match transition.step {
                 Step::Intent => self.reach(&mut record, &mut transition, Step::Fenced, begun)?,
-                Step::Fenced => match self.wait_for_replay(&to).await? {
-                    Ok(()) => self.reach(&mut record, &mut transition, Step::Replayed, begun)?,
-                    Err(why) => return self.roll_back(record, &from, why).await,
-                },
-                Step::Replayed => {
+                // Replayed as well: whoever finds it does not know what has become of the standby since, and until promotion is asked for there is a way back.
+                Step::Fenced | Step::Replayed => {
+                    if let Err(why) = self.wait_for_replay(&to).await? {
+                        return self.roll_back(record, &from, why).await;
+                    }
+                    if transition.step == Step::Fenced {
+                        self.reach(&mut record, &mut transition, Step::Replayed, begun)?;
+                    }
                     let at = self.address(&to).await?;
                     if let Err(error) = self.servers.hurry(at).await {
                         log::warn!("{to}: the promotion may take some seconds longer: {error}");

@@ -5,12 +5,17 @@
 
 mod world;
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use understudy::failover::act::{ActError, Outcome};
 use understudy::failover::decide;
 use understudy::record::Step;
 use world::{A, B, Interruption, World};
+
+/// Longer than it takes a primary to miss its standby and to drop to async.
+const FREEZE: Duration = Duration::from_secs(20);
 
 /// Passes, one a second, within which a pair must be healthy again once nothing fails any more.
 const HEALING: u32 = 60;
@@ -70,7 +75,8 @@ impl Story {
             }
             Self::FirstStart => {}
         }
-        world.must_heal(HEALING).await;
+        // The slow standby has a long way to catch up.
+        world.must_heal(if self == Self::SlowStandbyBack { 4 * HEALING } else { HEALING }).await;
         world
     }
 
@@ -147,8 +153,8 @@ async fn i2_a_node_restarted_by_hand_at_any_effect_costs_no_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn i2_a_node_that_freezes_at_any_effect_and_thaws_later_costs_no_commit() {
-    at_every_effect(Interruption::Freeze(A, 12), |_, _, _| {}).await;
-    at_every_effect(Interruption::Freeze(B, 12), |_, _, _| {}).await;
+    at_every_effect(Interruption::Freeze(A, FREEZE), |_, _, _| {}).await;
+    at_every_effect(Interruption::Freeze(B, FREEZE), |_, _, _| {}).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,9 +208,47 @@ async fn i4_a_standby_that_falls_silent_before_promotion_gives_the_lead_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn i4_a_standby_that_dies_right_before_promotion_is_asked_for_gives_the_lead_back() {
+    // Effects of a failover: intent, fenced, replayed, hurry, promote_requested.
+    for (effect, what) in [(3, Interruption::Kill(B)), (4, Interruption::RebootBefore)] {
+        let world = Story::DeadPrimary.tell(effect, Some(what)).await;
+        assert_eq!(world.lead(), lead("pg-a", 1), "{}", world.story());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i2_a_standby_that_is_shown_as_sync_and_froze_is_not_vouched_for() {
+    let world = World::healthy();
+    world.cut_link();
+    world.until(decide::STANDBY_LOST, 30).await;
+    world.interrupt(1, Interruption::Freeze(B, FREEZE));
+    world.mend_link();
+    world.until(decide::STANDBY_CAUGHT_UP, HEALING).await;
+    assert!(!world.record().standby_eligible, "{}", world.story());
+    world.kill(A);
+    world.must_heal(HEALING).await;
+    assert_eq!(world.lead(), lead("pg-a", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn i2_a_primary_restarted_by_hand_while_sync_is_restored_acknowledges_nothing_alone() {
+    let world = World::healthy();
+    world.cut_link();
+    world.until(decide::STANDBY_LOST, 30).await;
+    // The effects of restoring sync: the setting, settle, the record.
+    world.interrupt(3, Interruption::Restart(A));
+    world.mend_link();
+    world.until(decide::STANDBY_CAUGHT_UP, HEALING).await;
+    assert!(world.was_interrupted());
+    world.kill(A);
+    world.must_heal(HEALING).await;
+    assert_eq!(world.lead(), lead("pg-b", 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn i4_once_promotion_was_asked_for_there_is_only_forward() {
     // The effects of a failover from a primary that is down: intent, fenced, replayed, hurry, promote_requested, promote.
-    for interruption in [Interruption::Mute(B), Interruption::Freeze(B, 5)] {
+    for interruption in [Interruption::Mute(B), Interruption::Freeze(B, Duration::from_secs(600))] {
         let world = World::healthy();
         world.kill(A);
         world.interrupt(6, interruption);
@@ -215,6 +259,7 @@ async fn i4_once_promotion_was_asked_for_there_is_only_forward() {
         assert!(!world.runs(A), "the old primary must not come back:\n{}", world.story());
         assert!(world.record().transition.is_some_and(|transition| transition.step >= Step::PromoteRequested), "{}", world.story());
         world.unmute();
+        world.unpause(B);
         world.must_heal(HEALING).await;
         assert_eq!(world.lead(), lead("pg-b", 2));
     }

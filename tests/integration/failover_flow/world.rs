@@ -63,8 +63,8 @@ pub enum Interruption {
     Kill(usize),
     /// A node's container dies, and somebody starts it at once.
     Restart(usize),
-    /// A node's container is frozen for so many passes.
-    Freeze(usize, u32),
+    /// A node's container is frozen for so long.
+    Freeze(usize, Duration),
     /// The runtime is silent for so many passes.
     SilentRuntime(u32),
     /// A node's server does not answer the checker any more. Nobody mends that but the test.
@@ -170,8 +170,8 @@ struct State {
     stream_commits: usize,
     kill_works: bool,
     silent_passes: u32,
-    /// A frozen node, and in how many passes it thaws.
-    thaw: Option<(usize, u32)>,
+    /// A frozen node, and when it thaws.
+    thaw: Option<(usize, Instant)>,
     mute: Option<usize>,
     next_commit: u64,
     /// Commits that the clients try in a pass, and how many of them are left.
@@ -421,15 +421,6 @@ impl World {
             // Cron starts the next one.
             state.dead = false;
             state.silent_passes = state.silent_passes.saturating_sub(1);
-            match &mut state.thaw {
-                Some((index, 0)) => {
-                    let index = *index;
-                    state.thaw = None;
-                    state.unpause(index);
-                }
-                Some((_, passes)) => *passes -= 1,
-                None => {}
-            }
         }
         for _ in 0..QUIET_TICKS {
             sleep(Duration::from_secs(1) / QUIET_TICKS).await;
@@ -590,7 +581,7 @@ impl State {
     }
 
     fn of_container(&self, container: &str) -> usize {
-        self.nodes.iter().position(|node| format!("understudy-{}", node.name) == container).unwrap()
+        self.nodes.iter().position(|node| container.ends_with(node.name.as_str())).unwrap()
     }
 
     fn clients_come(&mut self) {
@@ -610,9 +601,9 @@ impl State {
                 self.kill(index);
                 self.start_by_hand(index);
             }
-            Interruption::Freeze(index, passes) => {
+            Interruption::Freeze(index, time) => {
                 self.pause(index);
-                self.thaw = Some((index, passes));
+                self.thaw = Some((index, Instant::now() + time));
             }
             Interruption::SilentRuntime(passes) => self.silent_passes = passes,
             Interruption::Mute(index) => self.mute = Some(index),
@@ -634,6 +625,7 @@ impl State {
     }
 
     fn unpause(&mut self, index: usize) {
+        self.thaw.take_if(|(frozen, _)| *frozen == index);
         self.trace.push(format!("node {index} is thawed"));
         if self.nodes[index].run == Run::Paused {
             self.nodes[index].run = Run::Running;
@@ -707,7 +699,7 @@ impl State {
             Plan::Rewind | Plan::Clone => {
                 let basis = (record.epoch, record.primary, record.transition);
                 node.run = Run::Running;
-                node.server = Some(Server::new(Phase::Joining { basis, ticks: 4 }, false, false, 0));
+                node.server = Some(Server::new(Phase::Joining { basis, ticks: 25 }, false, false, 0));
                 if plan == Plan::Rewind && self.nodes[1 - index].is_writable() && self.link {
                     self.nodes[index].data.as_mut().unwrap().rewinding = true;
                 }
@@ -723,6 +715,9 @@ impl State {
     /// A little time goes by.
     fn tick(&mut self) {
         self.ticks += 1;
+        if let Some((index, _)) = self.thaw.take_if(|(_, at)| *at <= Instant::now()) {
+            self.unpause(index);
+        }
         for index in [A, B] {
             self.live(index);
         }
@@ -738,9 +733,9 @@ impl State {
 
     fn live(&mut self, index: usize) {
         let peer_serves = self.link && self.nodes[1 - index].is_writable();
-        let peer_log = self.nodes[1 - index].log().to_vec();
-        let now: Basis = (self.record.epoch, self.record.primary.clone(), self.record.transition.clone());
-        let node = &mut self.nodes[index];
+        let record = &self.record;
+        let (left, right) = self.nodes.split_at_mut(1);
+        let (node, peer) = if index == A { (&mut left[0], &right[0]) } else { (&mut right[0], &left[0]) };
         if node.dies_in == Some(0) {
             node.ends("exited with code 137");
         }
@@ -748,16 +743,17 @@ impl State {
         let (Run::Running, Some(server)) = (node.run, &mut node.server) else { return };
         match &mut server.phase {
             Phase::Joining { .. } if !peer_serves => node.ends("exited with code 1: the primary is not there"),
-            Phase::Joining { basis, .. } if *basis != now => node.ends("exited with code 1: the record changed"),
+            Phase::Joining { basis: (epoch, primary, transition), .. } if (*epoch, &*primary, &*transition) != (record.epoch, &record.primary, &record.transition) => node.ends("exited with code 1: the record changed"),
             Phase::Joining { ticks: 0, .. } => {
                 server.phase = Phase::Starting { ticks: 2 };
-                server.replayed = peer_log.len();
+                let log = peer.log().to_vec();
+                server.replayed = log.len();
                 // A rewind happens in place and its remains are worth nothing; a base backup leaves what it replaces.
                 if let Some(replaced) = node.data.take().filter(|data| !data.rewinding) {
                     node.kept.push(replaced);
                 }
-                node.data = Some(Data { log: peer_log, standby_signal: true, unpromoted: true, rewinding: false, synchronous: false });
-                node.seen_epoch = Some(now.0);
+                node.data = Some(Data { log, standby_signal: true, unpromoted: true, rewinding: false, synchronous: false });
+                node.seen_epoch = Some(record.epoch);
             }
             Phase::Starting { ticks: 0 } => server.phase = Phase::Up,
             Phase::Joining { ticks, .. } | Phase::Starting { ticks } => *ticks -= 1,

@@ -124,7 +124,8 @@ async fn i4_a_crash_before_any_effect_changes_no_ending() {
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_crash_after_any_effect_changes_no_ending() {
-    at_every_effect(Interruption::CrashAfter, |story, _, world| assert_eq!(world.lead(), story.end(), "{story:?}:\n{}", world.story())).await;
+    at_every_effect(Interruption::CrashAfter, |story, _, world| assert_eq!(world.lead(), story.end(), "{story:?}:\n{}", world.story()))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +160,10 @@ async fn i2_a_node_that_freezes_at_any_effect_and_thaws_later_costs_no_commit() 
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_runtime_that_is_silent_from_any_effect_on_only_delays() {
-    at_every_effect(Interruption::SilentRuntime(3), |story, _, world| assert_eq!(world.lead().0, story.end().0, "{story:?}:\n{}", world.story())).await;
+    at_every_effect(Interruption::SilentRuntime(3), |story, _, world| {
+        assert_eq!(world.lead().0, story.end().0, "{story:?}:\n{}", world.story())
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,9 +279,24 @@ enum Fault {
     MendLink,
     Slow,
     Reboot,
-    Crash(u32),
-    RebootLater(u32),
+    /// At one of the next effects.
+    Later(u32, Interruption),
     Switchover,
+}
+
+fn interruption() -> impl Strategy<Value = Interruption> {
+    let node = || prop_oneof![Just(A), Just(B)];
+    prop_oneof![
+        3 => Just(Interruption::CrashBefore),
+        3 => Just(Interruption::CrashAfter),
+        1 => Just(Interruption::RebootBefore),
+        1 => Just(Interruption::RebootAfter),
+        1 => node().prop_map(Interruption::StartByHand),
+        1 => node().prop_map(Interruption::Kill),
+        1 => node().prop_map(Interruption::Restart),
+        1 => node().prop_map(|node| Interruption::Freeze(node, FREEZE)),
+        1 => Just(Interruption::SilentRuntime(3)),
+    ]
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -291,8 +310,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::MendLink),
         1 => Just(Fault::Slow),
         1 => Just(Fault::Reboot),
-        3 => (1_u32..8).prop_map(Fault::Crash),
-        1 => (1_u32..8).prop_map(Fault::RebootLater),
+        6 => (1_u32..9, interruption()).prop_map(|(count, what)| Fault::Later(count, what)),
         1 => Just(Fault::Switchover),
     ]
 }
@@ -313,8 +331,7 @@ async fn live_through(faults: &[(Fault, u32)]) {
             Fault::MendLink => world.mend_link(),
             Fault::Slow => world.slow_standby(),
             Fault::Reboot => world.reboot(),
-            Fault::Crash(count) => world.interrupt(count, Interruption::CrashAfter),
-            Fault::RebootLater(count) => world.interrupt(count, Interruption::RebootBefore),
+            Fault::Later(count, what) => world.interrupt(count, what),
             // Only a pair in sync may be switched over, as the command makes sure.
             Fault::Switchover => {
                 if world.pass().await.is_some_and(|(decision, _)| decision.rule == decide::HEALTHY) {
@@ -324,6 +341,7 @@ async fn live_through(faults: &[(Fault, u32)]) {
         }
         world.passes(*passes).await;
     }
+    world.forget_interruption();
     world.unpause(A);
     world.unpause(B);
     world.mend_link();
@@ -332,7 +350,7 @@ async fn live_through(faults: &[(Fault, u32)]) {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 150, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() })]
+    #![proptest_config(Config { cases: 200, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() })]
 
     #[test]
     fn i2_whatever_fails_in_whatever_order_no_acknowledged_commit_is_lost_and_the_pair_heals(faults in prop::collection::vec((fault(), 0_u32..9), 1..14)) {

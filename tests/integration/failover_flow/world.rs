@@ -95,8 +95,13 @@ type Basis = (u64, NodeName, Option<Transition>);
 #[derive(Debug)]
 enum Phase {
     /// `postgres-node` takes the primary's data.
-    Joining { basis: Basis, ticks: u32 },
-    Starting { ticks: u32 },
+    Joining {
+        basis: Basis,
+        ticks: u32,
+    },
+    Starting {
+        ticks: u32,
+    },
     Up,
 }
 
@@ -118,7 +123,17 @@ struct Server {
 
 impl Server {
     fn new(phase: Phase, primary: bool, synchronous: bool, replayed: usize) -> Self {
-        Self { phase, primary, replayed, promoted_in: None, written: synchronous, in_force: synchronous, applied_in: None, waiting: Vec::new(), row: None }
+        Self {
+            phase,
+            primary,
+            replayed,
+            promoted_in: None,
+            written: synchronous,
+            in_force: synchronous,
+            applied_in: None,
+            waiting: Vec::new(),
+            row: None,
+        }
     }
 
     fn is_up(&self) -> bool {
@@ -283,7 +298,8 @@ impl World {
         let world = Self::fresh();
         {
             let mut state = world.state();
-            let data = |standby| Data { log: Vec::new(), standby_signal: standby, unpromoted: standby, rewinding: false, synchronous: !standby };
+            let data =
+                |standby| Data { log: Vec::new(), standby_signal: standby, unpromoted: standby, rewinding: false, synchronous: !standby };
             state.record.standby_eligible = true;
             state.record.system_identifier = Some(IDENTITY.to_owned());
             state.nodes = [node(A, Some(data(false))), node(B, Some(data(true)))];
@@ -383,6 +399,11 @@ impl World {
     pub fn interrupt(&self, count: u32, what: Interruption) {
         let mut state = self.state();
         state.interruption = Some((state.effects + count, what));
+    }
+
+    /// It will not happen any more.
+    pub fn forget_interruption(&self) {
+        self.state().interruption = None;
     }
 
     /// Has it happened?
@@ -501,7 +522,11 @@ impl World {
         let primary = state.index(&state.record.primary);
         let standby = 1 - primary;
         assert!(state.nodes[primary].is_writable() && state.nodes[standby].is(false), "healthy, and yet:\n{}", state.trace.join("\n"));
-        assert!(contains(state.nodes[primary].log(), &state.acknowledged), "I2: an acknowledged commit is lost:\n{}", state.trace.join("\n"));
+        assert!(
+            contains(state.nodes[primary].log(), &state.acknowledged),
+            "I2: an acknowledged commit is lost:\n{}",
+            state.trace.join("\n")
+        );
         assert_eq!(state.record.transition, None);
         let before = state.acknowledged.len();
         state.clients_come();
@@ -550,7 +575,12 @@ impl World {
         answer.unwrap_or_else(|| silent("failover-check is dead"))
     }
 
-    async fn server<T>(&self, at: IpAddr, effect: Option<&str>, work: impl FnOnce(&mut State, usize) -> Result<T, ServerError>) -> Result<T, ServerError> {
+    async fn server<T>(
+        &self,
+        at: IpAddr,
+        effect: Option<&str>,
+        work: impl FnOnce(&mut State, usize) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
         let IpAddr::V4(address) = at else { panic!("{at}") };
         let index = usize::from(address.octets()[3]) - 1;
         let deadline = self.settings.probe_deadline;
@@ -743,7 +773,11 @@ impl State {
         let (Run::Running, Some(server)) = (node.run, &mut node.server) else { return };
         match &mut server.phase {
             Phase::Joining { .. } if !peer_serves => node.ends("exited with code 1: the primary is not there"),
-            Phase::Joining { basis: (epoch, primary, transition), .. } if (*epoch, &*primary, &*transition) != (record.epoch, &record.primary, &record.transition) => node.ends("exited with code 1: the record changed"),
+            Phase::Joining { basis: (epoch, primary, transition), .. }
+                if (*epoch, &*primary, &*transition) != (record.epoch, &record.primary, &record.transition) =>
+            {
+                node.ends("exited with code 1: the record changed")
+            }
             Phase::Joining { ticks: 0, .. } => {
                 server.phase = Phase::Starting { ticks: 2 };
                 let log = peer.log().to_vec();
@@ -816,7 +850,11 @@ impl State {
         if self.commits_left > 0 && server.waiting.len() < CLIENTS {
             self.commits_left -= 1;
             data.log.push(self.next_commit);
-            if in_force { server.waiting.push(self.next_commit) } else { self.acknowledged.push(self.next_commit) }
+            if in_force {
+                server.waiting.push(self.next_commit)
+            } else {
+                self.acknowledged.push(self.next_commit)
+            }
             self.next_commit += 1;
         }
     }
@@ -831,7 +869,11 @@ impl State {
             story()
         );
         let mut copies = self.nodes.iter().flat_map(|node| node.kept.iter().chain(&node.data).filter(|data| !data.rewinding));
-        assert!(self.acknowledged.is_empty() || copies.any(|data| contains(&data.log, &self.acknowledged)), "I5: no complete copy is left:\n{}", story());
+        assert!(
+            self.acknowledged.is_empty() || copies.any(|data| contains(&data.log, &self.acknowledged)),
+            "I5: no complete copy is left:\n{}",
+            story()
+        );
     }
 }
 
@@ -995,7 +1037,10 @@ impl RecordStore for World {
 
     fn save(&self, record: &Record) -> Result<(), RecordError> {
         let transition = record.transition.as_ref().map(|transition| transition.step);
-        let words = format!("record primary {}, epoch {}, eligible {}, transition {transition:?}", record.primary, record.epoch, record.standby_eligible);
+        let words = format!(
+            "record primary {}, epoch {}, eligible {}, transition {transition:?}",
+            record.primary, record.epoch, record.standby_eligible
+        );
         // Whatever is written must be readable again.
         let text = serde_json::to_string(record).unwrap();
         assert_eq!(Record::parse(&text, &PathBuf::from("r")).unwrap(), *record);

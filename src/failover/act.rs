@@ -158,6 +158,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             }
             Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, because).await,
             Action::StartPrimary { node } | Action::StartStandby { node } => self.start(node, record, &because).await,
+            Action::RestartStandby { node } => {
+                self.runtime.restart(self.container(node)?).await?;
+                self.journal.append("node_started", json!({ "node": node, "epoch": record.epoch, "reason": because }));
+                Ok(Outcome::Started(node.clone()))
+            }
             Action::MarkIneligible => {
                 self.mark_ineligible(record)?;
                 self.journal.append("marked_ineligible", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));

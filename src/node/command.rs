@@ -122,6 +122,9 @@ pub enum NodeError {
     /// The new cluster's server refused a statement.
     #[error("cannot make the roles and the database: {0}")]
     Database(String),
+    /// The primary could not be asked.
+    #[error("cannot ask the primary: {0}")]
+    Primary(String),
     /// A connection string could not be made.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
@@ -199,11 +202,18 @@ impl RunArguments {
             }
             Plan::Lead { synchronous } => self.configure(&current, &configuration::leading(&self.peer, synchronous))?,
             Plan::Follow => {
-                // It can start without its primary, and has to where that is lost; the slot is there from its first start on, unless somebody dropped it.
-                if let Err(error) = upstream.ensure_slot(SHORT_PATIENCE) {
-                    log::warn!("starting without a look at the slot: {error}");
+                match upstream.keeps_our_log(&secrets.failover, SHORT_PATIENCE) {
+                    Ok(true) => self.prepare_standby(&current, &following)?,
+                    Ok(false) => {
+                        log::warn!("{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data", self.peer);
+                        self.clone_beside(&volume, &upstream, &following, record.epoch)?;
+                    }
+                    // It can start without its primary, and has to where that is lost.
+                    Err(error) => {
+                        log::warn!("starting without a look at the slot: {error}");
+                        self.prepare_standby(&current, &following)?;
+                    }
                 }
-                self.prepare_standby(&current, &following)?;
             }
             Plan::Rewind => match upstream.rewind(&volume) {
                 Ok(()) => {

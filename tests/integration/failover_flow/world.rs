@@ -248,6 +248,7 @@ fn settings() -> Settings {
             app_grace: Duration::from_secs(10),
             app_restart_cooldown: Duration::from_secs(120),
             standby_grace: Duration::from_secs(5),
+            standby_restart_grace: Duration::from_secs(60),
             node_start_cooldown: Duration::from_secs(5),
             primary_start_attempts: 3,
             flapping_limit: 3,

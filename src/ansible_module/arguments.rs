@@ -57,14 +57,7 @@ pub struct OptionSpec {
 impl OptionSpec {
     /// An option that may be left out.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
-        Self {
-            name,
-            aliases: &[],
-            kind,
-            required: false,
-            default: None,
-            secret: false,
-        }
+        Self { name, aliases: &[], kind, required: false, default: None, secret: false }
     }
 
     /// The same option, with other names.
@@ -74,26 +67,17 @@ impl OptionSpec {
 
     /// The same option, which must be given.
     pub const fn required(self) -> Self {
-        Self {
-            required: true,
-            ..self
-        }
+        Self { required: true, ..self }
     }
 
     /// The same option, with a value for where it is not given.
     pub const fn default(self, default: &'static str) -> Self {
-        Self {
-            default: Some(default),
-            ..self
-        }
+        Self { default: Some(default), ..self }
     }
 
     /// The same option, whose value nobody may see.
     pub const fn secret(self) -> Self {
-        Self {
-            secret: true,
-            ..self
-        }
+        Self { secret: true, ..self }
     }
 
     fn is_called(&self, name: &str) -> bool {
@@ -129,17 +113,12 @@ pub struct Arguments {
 /// The first thing that is wrong with it; see [`ArgumentError`].
 pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Arguments, ArgumentError> {
     // Sorted, so that of two faults the same one is told each time.
-    let (own, given): (BTreeMap<_, _>, BTreeMap<_, _>) = object
-        .into_iter()
-        .partition(|(key, _)| key.starts_with("_ansible_"));
+    let (own, given): (BTreeMap<_, _>, BTreeMap<_, _>) = object.into_iter().partition(|(key, _)| key.starts_with("_ansible_"));
     let flag = |key: &str| own.get(key).and_then(boolean).unwrap_or(false);
     let context = Context {
         check_mode: flag("_ansible_check_mode"),
         diff: flag("_ansible_diff"),
-        verbosity: own
-            .get("_ansible_verbosity")
-            .and_then(Value::as_u64)
-            .unwrap_or(0),
+        verbosity: own.get("_ansible_verbosity").and_then(Value::as_u64).unwrap_or(0),
     };
     let mut named: BTreeMap<&'static str, (String, Value)> = BTreeMap::new();
     for (key, value) in given {
@@ -151,18 +130,11 @@ pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Argumen
             continue;
         }
         if let Some((other, _)) = named.get(spec.name) {
-            return Err(ArgumentError::Twice {
-                first: other.clone(),
-                second: key,
-            });
+            return Err(ArgumentError::Twice { first: other.clone(), second: key });
         }
         named.insert(spec.name, (key, value));
     }
-    let mut arguments = Arguments {
-        values: Map::new(),
-        shown: Map::new(),
-        context,
-    };
+    let mut arguments = Arguments { values: Map::new(), shown: Map::new(), context };
     for spec in specs {
         let given = named.remove(spec.name).map(|(_, value)| value);
         let Some(value) = given.or_else(|| spec.default.map(Value::from)) else {
@@ -172,11 +144,7 @@ pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Argumen
             continue;
         };
         let (value, shown) = typed(spec, &value)?;
-        let shown = if spec.secret {
-            Value::from(SECRET_SHOWN)
-        } else {
-            shown
-        };
+        let shown = if spec.secret { Value::from(SECRET_SHOWN) } else { shown };
         arguments.values.insert(spec.name.to_owned(), value);
         arguments.shown.insert(spec.name.to_owned(), shown);
     }
@@ -184,19 +152,11 @@ pub fn check(object: Map<String, Value>, specs: &[OptionSpec]) -> Result<Argumen
 }
 
 fn unknown(option: String, specs: &[OptionSpec]) -> ArgumentError {
-    let names = specs
-        .iter()
-        .flat_map(|spec| std::iter::once(&spec.name).chain(spec.aliases));
+    let names = specs.iter().flat_map(|spec| std::iter::once(&spec.name).chain(spec.aliases));
     let likeness = |name: &str| strsim::normalized_damerau_levenshtein(&option, name);
-    let nearest = names
-        .copied()
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let nearest = names.copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     let nearest = nearest.filter(|name| likeness(name) >= LIKENESS);
-    ArgumentError::Unknown {
-        option,
-        nearest,
-        known: specs.iter().map(|spec| spec.name).collect(),
-    }
+    ArgumentError::Unknown { option, nearest, known: specs.iter().map(|spec| spec.name).collect() }
 }
 
 /// The value in its own type, and what may be shown of it.
@@ -204,47 +164,28 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
     let wrong = |expected: &str| ArgumentError::Type {
         option: spec.name,
         expected: expected.to_owned(),
-        given: if spec.secret {
-            SECRET_SHOWN.to_owned()
-        } else {
-            described(value)
-        },
+        given: if spec.secret { SECRET_SHOWN.to_owned() } else { described(value) },
     };
     let plain = |value: Value| Ok((value.clone(), value));
     match spec.kind {
         Kind::Text => {
             let text = scalar(value).ok_or_else(|| wrong("text"))?;
-            Ok((
-                Value::from(text.as_str()),
-                Value::from(settings_file::masked(&text)),
-            ))
+            Ok((Value::from(text.as_str()), Value::from(settings_file::masked(&text))))
         }
         Kind::Path => match value.as_str() {
             Some(path) if path.starts_with('/') => plain(value.clone()),
             _ => Err(wrong("an absolute path")),
         },
         Kind::Integer(least, most) => {
-            let number = value
-                .as_i64()
-                .or_else(|| value.as_str()?.trim().parse().ok());
+            let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
             let number = number.filter(|number| (least..=most).contains(number));
-            plain(
-                number
-                    .ok_or_else(|| wrong(&format!("a whole number from {least} to {most}")))?
-                    .into(),
-            )
+            plain(number.ok_or_else(|| wrong(&format!("a whole number from {least} to {most}")))?.into())
         }
         Kind::Seconds => {
-            let number = value
-                .as_f64()
-                .or_else(|| value.as_str()?.trim().parse().ok());
+            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
             // A year is longer than anybody waits, and short enough for every clock arithmetic.
             let number = number.filter(|number| *number > 0.0 && *number <= 31_536_000.0);
-            plain(
-                number
-                    .ok_or_else(|| wrong("a positive number of seconds"))?
-                    .into(),
-            )
+            plain(number.ok_or_else(|| wrong("a positive number of seconds"))?.into())
         }
         Kind::Boolean => plain(boolean(value).ok_or_else(|| wrong("yes or no"))?.into()),
         Kind::Choice(choices) => match value.as_str() {
@@ -252,10 +193,7 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
             _ => Err(wrong(&format!("one of {}", choices.join(", ")))),
         },
         Kind::Conninfo => {
-            let refused = |source| ArgumentError::Conninfo {
-                option: spec.name,
-                source,
-            };
+            let refused = |source| ArgumentError::Conninfo { option: spec.name, source };
             let conninfo = match value {
                 Value::String(text) => Conninfo::parse(text).map_err(refused)?,
                 Value::Object(pairs) => {
@@ -266,10 +204,7 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
                         let value = scalar(value).filter(|_| !value.is_boolean());
                         read.push((
                             keyword.as_str(),
-                            value.ok_or_else(|| ArgumentError::Keyword {
-                                option: spec.name,
-                                keyword: keyword.clone(),
-                            })?,
+                            value.ok_or_else(|| ArgumentError::Keyword { option: spec.name, keyword: keyword.clone() })?,
                         ));
                     }
                     Conninfo::new(read).map_err(refused)?
@@ -283,35 +218,21 @@ fn typed(spec: &OptionSpec, value: &Value) -> Result<(Value, Value), ArgumentErr
                     });
                 }
             };
-            Ok((
-                conninfo.to_connection_string().into(),
-                conninfo.masked().to_connection_string().into(),
-            ))
+            Ok((conninfo.to_connection_string().into(), conninfo.masked().to_connection_string().into()))
         }
         Kind::Settings => {
-            let settings = value
-                .as_object()
-                .ok_or_else(|| wrong("a dictionary of settings"))?;
+            let settings = value.as_object().ok_or_else(|| wrong("a dictionary of settings"))?;
             let mut values = Map::new();
             let mut shown = Map::new();
             for (name, value) in settings {
                 let text = match value {
                     Value::Null => Value::Null,
                     Value::Bool(on) => Value::from(if *on { "on" } else { "off" }),
-                    other => {
-                        Value::from(scalar(other).ok_or_else(|| wrong("a dictionary of settings"))?)
-                    }
+                    other => Value::from(scalar(other).ok_or_else(|| wrong("a dictionary of settings"))?),
                 };
                 let line = format!("{name} {}", text.as_str().unwrap_or_default());
                 let masked = settings_file::masked(&line) != line;
-                shown.insert(
-                    name.clone(),
-                    if masked {
-                        SECRET_SHOWN.into()
-                    } else {
-                        text.clone()
-                    },
-                );
+                shown.insert(name.clone(), if masked { SECRET_SHOWN.into() } else { text.clone() });
                 values.insert(name.clone(), text);
             }
             Ok((values.into(), shown.into()))
@@ -347,12 +268,7 @@ fn described(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a dictionary".to_owned(),
-        scalar => format!(
-            "'{}'",
-            self::scalar(scalar)
-                .map(|text| settings_file::masked(&text))
-                .unwrap_or_default()
-        ),
+        scalar => format!("'{}'", self::scalar(scalar).map(|text| settings_file::masked(&text)).unwrap_or_default()),
     }
 }
 
@@ -415,10 +331,7 @@ impl ArgumentError {
     /// What a person can do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Unknown {
-                nearest: Some(nearest),
-                ..
-            } => Some(format!("'{nearest}'")),
+            Self::Unknown { nearest: Some(nearest), .. } => Some(format!("'{nearest}'")),
             Self::Unknown { known, .. } => Some(format!("one of {}", known.join(", "))),
             Self::Twice { first, .. } => Some(format!("leave '{first}' out")),
             Self::Missing { option } => Some(format!("give '{option}'")),
@@ -436,9 +349,7 @@ mod tests {
 
     const SPECS: [OptionSpec; 8] = [
         OptionSpec::new("login_host", Kind::Text),
-        OptionSpec::new("login_port", Kind::Integer(1, 65535))
-            .aliases(&["port"])
-            .default("5432"),
+        OptionSpec::new("login_port", Kind::Integer(1, 65535)).aliases(&["port"]).default("5432"),
         OptionSpec::new("login_password", Kind::Text).secret(),
         OptionSpec::new("timeout", Kind::Seconds),
         OptionSpec::new("force", Kind::Boolean),
@@ -455,72 +366,37 @@ mod tests {
 
     #[test]
     fn text_is_accepted_for_every_type() {
-        for (given, expected) in [
-            (json!("yes"), true),
-            (json!("On"), true),
-            (json!(1), true),
-            (json!("0"), false),
-            (json!("off"), false),
-            (json!(false), false),
-        ] {
-            assert_eq!(
-                checked(json!({"force": given})).unwrap().values["force"],
-                json!(expected),
-                "{given}"
-            );
+        for (given, expected) in
+            [(json!("yes"), true), (json!("On"), true), (json!(1), true), (json!("0"), false), (json!("off"), false), (json!(false), false)]
+        {
+            assert_eq!(checked(json!({"force": given})).unwrap().values["force"], json!(expected), "{given}");
         }
-        let arguments =
-            checked(json!({"port": "15432", "timeout": "2.5", "login_host": 7, "force": null}))
-                .unwrap();
-        assert_eq!(
-            Value::from(arguments.values),
-            json!({"login_port": 15432, "timeout": 2.5, "login_host": "7", "data_directory": "/d"})
-        );
+        let arguments = checked(json!({"port": "15432", "timeout": "2.5", "login_host": 7, "force": null})).unwrap();
+        assert_eq!(Value::from(arguments.values), json!({"login_port": 15432, "timeout": 2.5, "login_host": "7", "data_directory": "/d"}));
     }
 
     #[test]
     fn ansibles_own_keys_are_split_off() {
-        let arguments = checked(json!({"_ansible_check_mode": true, "_ansible_diff": false, "_ansible_verbosity": 3, "_ansible_new_in_2_40": {}})).unwrap();
-        assert_eq!(
-            arguments.context,
-            Context {
-                check_mode: true,
-                diff: false,
-                verbosity: 3
-            }
-        );
+        let arguments =
+            checked(json!({"_ansible_check_mode": true, "_ansible_diff": false, "_ansible_verbosity": 3, "_ansible_new_in_2_40": {}}))
+                .unwrap();
+        assert_eq!(arguments.context, Context { check_mode: true, diff: false, verbosity: 3 });
         assert_eq!(arguments.values["login_port"], 5432);
     }
 
     #[test]
     fn what_is_wrong_is_said_in_these_words() {
         let cases = [
-            (
-                json!({"login_hots": "a"}),
-                "unknown option 'login_hots'",
-                "'login_host'",
-            ),
+            (json!({"login_hots": "a"}), "unknown option 'login_hots'", "'login_host'"),
             (json!({"prot": 1}), "unknown option 'prot'", "'port'"),
             (
                 json!({"xyzzy": 1}),
                 "unknown option 'xyzzy'",
                 "one of login_host, login_port, login_password, timeout, force, data_directory, conninfo, settings",
             ),
-            (
-                json!({"port": 1, "login_port": 2}),
-                "'login_port' and 'port' are the same option",
-                "leave 'login_port' out",
-            ),
-            (
-                json!({"data_directory": null}),
-                "the option 'data_directory' is missing",
-                "give 'data_directory'",
-            ),
-            (
-                json!({"data_directory": "data"}),
-                "the option 'data_directory' is 'data', not an absolute path",
-                "give an absolute path",
-            ),
+            (json!({"port": 1, "login_port": 2}), "'login_port' and 'port' are the same option", "leave 'login_port' out"),
+            (json!({"data_directory": null}), "the option 'data_directory' is missing", "give 'data_directory'"),
+            (json!({"data_directory": "data"}), "the option 'data_directory' is 'data', not an absolute path", "give an absolute path"),
             (
                 json!({"port": 65536}),
                 "the option 'login_port' is '65536', not a whole number from 1 to 65535",
@@ -536,16 +412,8 @@ mod tests {
                 "the option 'timeout' is 'NaN', not a positive number of seconds",
                 "give a positive number of seconds",
             ),
-            (
-                json!({"force": "maybe"}),
-                "the option 'force' is 'maybe', not yes or no",
-                "give yes or no",
-            ),
-            (
-                json!({"login_host": ["a"]}),
-                "the option 'login_host' is a list, not text",
-                "give text",
-            ),
+            (json!({"force": "maybe"}), "the option 'force' is 'maybe', not yes or no", "give yes or no"),
+            (json!({"login_host": ["a"]}), "the option 'login_host' is a list, not text", "give text"),
             (
                 json!({"login_password": ["hunter2"]}),
                 "the option 'login_password' is VALUE_SPECIFIED_IN_NO_LOG_PARAMETER, not text",
@@ -559,10 +427,7 @@ mod tests {
         ];
         for (given, message, remedy) in cases {
             let error = checked(given).unwrap_err();
-            assert_eq!(
-                (error.to_string().as_str(), error.remedy().as_deref()),
-                (message, Some(remedy))
-            );
+            assert_eq!((error.to_string().as_str(), error.remedy().as_deref()), (message, Some(remedy)));
         }
     }
 
@@ -575,19 +440,9 @@ mod tests {
             "settings": {"ssl_passphrase_command": "echo 1", "x.password": "hunter2", "hot_standby_feedback": true, "gone": null},
         }))
         .unwrap();
-        assert!(
-            !Value::from(arguments.shown.clone())
-                .to_string()
-                .contains("hunter2")
-        );
-        assert_eq!(
-            arguments.shown["conninfo"],
-            "host=a password=******** port=5432"
-        );
-        assert_eq!(
-            arguments.values["conninfo"],
-            "host=a password=hunter2 port=5432"
-        );
+        assert!(!Value::from(arguments.shown.clone()).to_string().contains("hunter2"));
+        assert_eq!(arguments.shown["conninfo"], "host=a password=******** port=5432");
+        assert_eq!(arguments.values["conninfo"], "host=a password=hunter2 port=5432");
         assert_eq!(
             arguments.values["settings"],
             json!({"ssl_passphrase_command": "echo 1", "x.password": "hunter2", "hot_standby_feedback": "on", "gone": null})

@@ -41,10 +41,7 @@ pub trait Module {
     ///
     /// # Errors
     /// The module's own.
-    fn run(
-        options: Self::Options,
-        context: Context,
-    ) -> Result<Outcome<Self::Returned>, Self::Error>;
+    fn run(options: Self::Options, context: Context) -> Result<Outcome<Self::Returned>, Self::Error>;
 }
 
 /// Runs a module as Ansible expects it, with the program's arguments (its own name left out).
@@ -58,14 +55,8 @@ fn answer<M: Module>(mut arguments: Vec<OsString>) -> Answer {
     let path = match (arguments.pop(), arguments.pop()) {
         (Some(path), None) => PathBuf::from(path),
         _ => {
-            let remedy = format!(
-                "use it as the module '{}' of an Ansible task, or give it a JSON file of its options",
-                M::NAME
-            );
-            return Answer::of_failure(
-                "expected one argument, the path of a JSON file".to_owned(),
-                Some(remedy),
-            );
+            let remedy = format!("use it as the module '{}' of an Ansible task, or give it a JSON file of its options", M::NAME);
+            return Answer::of_failure("expected one argument, the path of a JSON file".to_owned(), Some(remedy));
         }
     };
     let read = match read_object(&path) {
@@ -93,20 +84,11 @@ fn answer<M: Module>(mut arguments: Vec<OsString>) -> Answer {
 }
 
 fn read_object(path: &std::path::Path) -> Result<serde_json::Map<String, Value>, FileError> {
-    let text = std::fs::read(path).map_err(|source| FileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read(path).map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
     match serde_json::from_slice(&text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(FileError::NoObject {
-            path: path.to_owned(),
-        }),
-        Err(error) => Err(FileError::NoJson {
-            path: path.to_owned(),
-            line: error.line(),
-            column: error.column(),
-        }),
+        Ok(_) => Err(FileError::NoObject { path: path.to_owned() }),
+        Err(error) => Err(FileError::NoJson { path: path.to_owned(), line: error.line(), column: error.column() }),
     }
 }
 
@@ -115,14 +97,9 @@ fn read_object(path: &std::path::Path) -> Result<serde_json::Map<String, Value>,
 fn install_panic_hook(name: &'static str) {
     std::panic::set_hook(Box::new(move |panic| {
         // The message of a panic may quote a value; the place is enough for a bug report.
-        let place = panic
-            .location()
-            .map(|location| format!(" at {}:{}", location.file(), location.line()))
-            .unwrap_or_default();
-        let answer = Answer::of_failure(
-            format!("the module '{name}' failed in an unforeseen way{place}"),
-            Some("report this as a bug".to_owned()),
-        );
+        let place = panic.location().map(|location| format!(" at {}:{}", location.file(), location.line())).unwrap_or_default();
+        let answer =
+            Answer::of_failure(format!("the module '{name}' failed in an unforeseen way{place}"), Some("report this as a bug".to_owned()));
         print(&answer);
         std::process::exit(1);
     }));
@@ -131,27 +108,16 @@ fn install_panic_hook(name: &'static str) {
 fn print(answer: &Answer) -> ExitCode {
     // Nobody is left to be told when standard output is closed.
     let _ = writeln!(std::io::stdout(), "{}", answer.object);
-    if answer.failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if answer.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Why the file of options cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
     #[error("cannot read the options in '{}'", path.display())]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("the options in '{}' are no JSON (line {line}, column {column})", path.display())]
-    NoJson {
-        path: PathBuf,
-        line: usize,
-        column: usize,
-    },
+    NoJson { path: PathBuf, line: usize, column: usize },
     #[error("the options in '{}' are no JSON object", path.display())]
     NoObject { path: PathBuf },
 }

@@ -61,11 +61,7 @@ pub struct Answer {
 
 impl Answer {
     /// A module that did its work.
-    pub fn of_outcome<T: Serialize>(
-        outcome: Outcome<T>,
-        context: Context,
-        shown: Map<String, Value>,
-    ) -> Self {
+    pub fn of_outcome<T: Serialize>(outcome: Outcome<T>, context: Context, shown: Map<String, Value>) -> Self {
         let mut object = match serde_json::to_value(outcome.returned) {
             Ok(Value::Object(returned)) => returned,
             Ok(_) | Err(_) => Map::new(),
@@ -77,10 +73,7 @@ impl Answer {
         if context.diff {
             object.insert("diff".to_owned(), json!(outcome.differences));
         }
-        Self {
-            object: object.into(),
-            failed: false,
-        }
+        Self { object: object.into(), failed: false }
     }
 
     /// A module that failed. `shown` is `None` where the arguments themselves were wrong: then nothing is known to be safe to show.
@@ -88,9 +81,7 @@ impl Answer {
         let mut answer = Self::of_failure(with_causes(error), error.remedy());
         if let Value::Object(object) = &mut answer.object {
             object.insert("changed".to_owned(), error.changed().into());
-            object.extend(
-                shown.map(|shown| ("invocation".to_owned(), json!({ "module_args": shown }))),
-            );
+            object.extend(shown.map(|shown| ("invocation".to_owned(), json!({ "module_args": shown }))));
         }
         answer
     }
@@ -101,10 +92,7 @@ impl Answer {
             Some(remedy) => format!("{message}; try: {remedy}"),
             None => message,
         };
-        Self {
-            object: json!({ "failed": true, "changed": false, "msg": message }),
-            failed: true,
-        }
+        Self { object: json!({ "failed": true, "changed": false, "msg": message }), failed: true }
     }
 }
 

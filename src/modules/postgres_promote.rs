@@ -60,14 +60,8 @@ enum MethodOption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Method {
     PgPromote,
-    TriggerFile {
-        path: PathBuf,
-        data_directory: PathBuf,
-    },
-    PgCtl {
-        program: PathBuf,
-        data_directory: PathBuf,
-    },
+    TriggerFile { path: PathBuf, data_directory: PathBuf },
+    PgCtl { program: PathBuf, data_directory: PathBuf },
 }
 
 /// What the module returns.
@@ -103,11 +97,7 @@ impl Module for PostgresPromote {
         login::LOGIN_UNIX_SOCKET,
         login::LOGIN_DB,
         OptionSpec::new("data_directory", Kind::Path),
-        OptionSpec::new(
-            "method",
-            Kind::Choice(&["auto", "pg_promote", "trigger_file", "pg_ctl"]),
-        )
-        .default("auto"),
+        OptionSpec::new("method", Kind::Choice(&["auto", "pg_promote", "trigger_file", "pg_ctl"])).default("auto"),
         OptionSpec::new("trigger_file", Kind::Path),
         OptionSpec::new("pg_ctl", Kind::Path),
         OptionSpec::new("timeout", Kind::Seconds).default("60"),
@@ -119,10 +109,7 @@ impl Module for PostgresPromote {
     fn run(options: Options, context: Context) -> Result<Outcome<Returned>, Error> {
         options.check()?;
         let target = options.login.target(Self::NAME)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::Runtime)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
         runtime.block_on(promote_standby(&options, &target, context))
     }
 }
@@ -131,19 +118,8 @@ impl Options {
     /// With `auto` the two paths are for where they are needed; beside another method they would mean nothing.
     fn check(&self) -> Result<(), Error> {
         let means_nothing = [
-            (
-                "trigger_file",
-                self.trigger_file.is_some()
-                    && matches!(self.method, MethodOption::PgPromote | MethodOption::PgCtl),
-            ),
-            (
-                "pg_ctl",
-                self.pg_ctl.is_some()
-                    && matches!(
-                        self.method,
-                        MethodOption::PgPromote | MethodOption::TriggerFile
-                    ),
-            ),
+            ("trigger_file", self.trigger_file.is_some() && matches!(self.method, MethodOption::PgPromote | MethodOption::PgCtl)),
+            ("pg_ctl", self.pg_ctl.is_some() && matches!(self.method, MethodOption::PgPromote | MethodOption::TriggerFile)),
         ];
         match means_nothing.iter().find(|(_, conflicts)| *conflicts) {
             Some((option, _)) => Err(Error::Conflict { option }),
@@ -152,16 +128,11 @@ impl Options {
     }
 }
 
-async fn promote_standby(
-    options: &Options,
-    target: &Target,
-    context: Context,
-) -> Result<Outcome<Returned>, Error> {
+async fn promote_standby(options: &Options, target: &Target, context: Context) -> Result<Outcome<Returned>, Error> {
     let started = Instant::now();
     let timeout = Duration::from_secs_f64(options.timeout);
-    let server = ask(target, timeout.min(ATTEMPT_DEADLINE))
-        .await
-        .map_err(Error::Server)?;
+    let server = first_answer(target, started, timeout).await.map_err(Error::Server)?;
+    same_data_directory(options, &server)?;
     let outcome = |changed, message: String, method, server: &Server| Outcome {
         changed,
         message,
@@ -175,37 +146,20 @@ async fn promote_standby(
         warnings: Vec::new(),
     };
     if !server.in_recovery {
-        return Ok(outcome(
-            false,
-            format!(
-                "the server is already a primary, on timeline {}",
-                server.timeline
-            ),
-            "none",
-            &server,
-        ));
+        return Ok(outcome(false, format!("the server is already a primary, on timeline {}", server.timeline), "none", &server));
     }
     if server.replay_paused {
         return Err(Error::ReplayPaused);
     }
     let method = Method::choose(options, &server)?;
     if context.check_mode {
-        return Ok(outcome(
-            true,
-            format!("the standby would be promoted by {}", method.name()),
-            method.name(),
-            &server,
-        ));
+        return Ok(outcome(true, format!("the standby would be promoted by {}", method.name()), method.name(), &server));
     }
     method.ask_for_promotion(target, timeout).await?;
     let primary = wait_until_writable(target, started, timeout, method.name()).await?;
     Ok(outcome(
         true,
-        format!(
-            "the standby was promoted by {} and takes writes on timeline {}",
-            method.name(),
-            primary.timeline
-        ),
+        format!("the standby was promoted by {} and takes writes on timeline {}", method.name(), primary.timeline),
         method.name(),
         &primary,
     ))
@@ -213,31 +167,15 @@ async fn promote_standby(
 
 impl Method {
     fn choose(options: &Options, server: &Server) -> Result<Self, Error> {
-        let data_directory = || {
-            options
-                .data_directory
-                .clone()
-                .or_else(|| server.data_directory.clone())
-                .ok_or(Error::NoDataDirectory)
-        };
+        let data_directory = || options.data_directory.clone().or_else(|| server.data_directory.clone()).ok_or(Error::NoDataDirectory);
         let by_trigger_file = || {
             let data_directory = data_directory()?;
-            Ok(Self::TriggerFile {
-                path: trigger_file(options, server, &data_directory)?,
-                data_directory,
-            })
+            Ok(Self::TriggerFile { path: trigger_file(options, server, &data_directory)?, data_directory })
         };
-        let by_pg_ctl = || {
-            Ok(Self::PgCtl {
-                program: pg_ctl(options, server.version)?,
-                data_directory: data_directory()?,
-            })
-        };
+        let by_pg_ctl = || Ok(Self::PgCtl { program: pg_ctl(options, server.version)?, data_directory: data_directory()? });
         let has_pg_promote = server.version.0 >= 12;
         match options.method {
-            MethodOption::PgPromote if !has_pg_promote => Err(Error::NoPgPromote {
-                version: server.version,
-            }),
+            MethodOption::PgPromote if !has_pg_promote => Err(Error::NoPgPromote { version: server.version }),
             MethodOption::PgPromote => Ok(Self::PgPromote),
             MethodOption::TriggerFile => by_trigger_file(),
             MethodOption::PgCtl => by_pg_ctl(),
@@ -259,55 +197,44 @@ impl Method {
 
     async fn ask_for_promotion(&self, target: &Target, timeout: Duration) -> Result<(), Error> {
         match self {
-            Self::PgPromote => promote::request(target, timeout.min(ATTEMPT_DEADLINE))
-                .await
-                .map_err(Error::Server),
-            Self::TriggerFile {
-                path,
-                data_directory,
-            } => create_trigger_file(path, data_directory).map_err(|source| {
-                Error::WriteTriggerFile {
-                    path: path.clone(),
-                    source,
+            Self::PgPromote => {
+                match promote::request(target, timeout.min(ATTEMPT_DEADLINE)).await {
+                    // It may have been heard, so what follows is waiting.
+                    Ok(()) | Err(ServerError::TimedOut(_)) => Ok(()),
+                    Err(error) => Err(Error::Server(error)),
                 }
-            }),
-            Self::PgCtl {
-                program,
-                data_directory,
-            } => {
-                let run = tokio::process::Command::from(pg_ctl_promote(program, data_directory)?)
-                    .kill_on_drop(true)
-                    .output();
-                let unable = |source| Error::RunPgCtl {
-                    program: program.clone(),
-                    source,
-                };
-                let output = tokio::time::timeout(timeout, run)
-                    .await
-                    .map_err(|_| unable(std::io::ErrorKind::TimedOut.into()))?
-                    .map_err(unable)?;
+            }
+            Self::TriggerFile { path, data_directory } => {
+                create_trigger_file(path, data_directory).map_err(|source| Error::WriteTriggerFile { path: path.clone(), source })
+            }
+            Self::PgCtl { program, data_directory } => {
+                let run = tokio::process::Command::from(pg_ctl_promote(program, data_directory)?).kill_on_drop(true).output();
+                let unable = |source| Error::RunPgCtl { program: program.clone(), source };
+                let output =
+                    tokio::time::timeout(timeout, run).await.map_err(|_| unable(std::io::ErrorKind::TimedOut.into()))?.map_err(unable)?;
                 if output.status.success() {
                     return Ok(());
                 }
-                let said = String::from_utf8_lossy(if output.stderr.is_empty() {
-                    &output.stdout
-                } else {
-                    &output.stderr
-                });
-                Err(Error::PgCtlRefused {
-                    said: said.split_whitespace().collect::<Vec<_>>().join(" "),
-                })
+                let said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+                Err(Error::PgCtlRefused { said: said.split_whitespace().collect::<Vec<_>>().join(" ") })
             }
         }
     }
 }
 
+/// `pg_ctl` and the trigger file work on the directory, not on the connection: with another one they would promote another server.
+fn same_data_directory(options: &Options, server: &Server) -> Result<(), Error> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match (&options.data_directory, &server.data_directory) {
+        (Some(given), Some(told)) if real(given) != real(told) => {
+            Err(Error::OtherDataDirectory { given: given.clone(), told: told.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file that the server watches for. An option that names another one is refused: the server would never see it.
-fn trigger_file(
-    options: &Options,
-    server: &Server,
-    data_directory: &Path,
-) -> Result<PathBuf, Error> {
+fn trigger_file(options: &Options, server: &Server, data_directory: &Path) -> Result<PathBuf, Error> {
     let watched = if server.version.has_standby_signal() {
         server.trigger_file.clone()
     } else {
@@ -317,21 +244,14 @@ fn trigger_file(
             (Err(_), Some(given)) => return Ok(given.clone()),
             (Err(source), None) => return Err(Error::DataDirectory { path, source }),
         };
-        settings_file::value(&text, "trigger_file")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
+        settings_file::value(&text, "trigger_file").filter(|path| !path.is_empty()).map(PathBuf::from)
     };
     // The server's working directory is its data directory.
     let watched = watched.map(|path| data_directory.join(path));
     match (&options.trigger_file, watched) {
-        (Some(given), Some(watched)) if *given != watched => Err(Error::OtherTriggerFile {
-            given: given.clone(),
-            watched,
-        }),
+        (Some(given), Some(watched)) if *given != watched => Err(Error::OtherTriggerFile { given: given.clone(), watched }),
         (_, Some(watched)) => Ok(watched),
-        (_, None) => Err(Error::NoTriggerFile {
-            version: server.version,
-        }),
+        (_, None) => Err(Error::NoTriggerFile { version: server.version }),
     }
 }
 
@@ -340,35 +260,18 @@ fn pg_ctl(options: &Options, version: MajorVersion) -> Result<PathBuf, Error> {
     if let Some(given) = &options.pg_ctl {
         return Ok(given.clone());
     }
-    let packaged = [
-        format!("/usr/lib/postgresql/{version}/bin"),
-        format!("/usr/pgsql-{version}/bin"),
-    ];
+    let packaged = [format!("/usr/lib/postgresql/{version}/bin"), format!("/usr/pgsql-{version}/bin")];
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = packaged
-        .iter()
-        .map(PathBuf::from)
-        .chain(std::env::split_paths(&path));
-    folders
-        .map(|folder| folder.join("pg_ctl"))
-        .find(|program| program.is_file())
-        .ok_or(Error::NoPgCtl)
+    let folders = packaged.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    folders.map(|folder| folder.join("pg_ctl")).find(|program| program.is_file()).ok_or(Error::NoPgCtl)
 }
 
 /// `pg_ctl` refuses to run as root, so root becomes the owner of the data directory for it.
 fn pg_ctl_promote(program: &Path, data_directory: &Path) -> Result<std::process::Command, Error> {
     let mut command = std::process::Command::new(program);
-    command
-        .arg("promote")
-        .arg("--no-wait")
-        .arg("--pgdata")
-        .arg(data_directory)
-        .current_dir("/");
+    command.arg("promote").arg("--no-wait").arg("--pgdata").arg(data_directory).current_dir("/");
     if nix::unistd::geteuid().is_root() {
-        let owner = std::fs::metadata(data_directory).map_err(|source| Error::DataDirectory {
-            path: data_directory.to_owned(),
-            source,
-        })?;
+        let owner = std::fs::metadata(data_directory).map_err(|source| Error::DataDirectory { path: data_directory.to_owned(), source })?;
         command.uid(owner.uid()).gid(owner.gid());
     }
     Ok(command)
@@ -377,11 +280,7 @@ fn pg_ctl_promote(program: &Path, data_directory: &Path) -> Result<std::process:
 /// The file belongs to the owner of the data directory, since the server removes it when it has seen it.
 fn create_trigger_file(path: &Path, data_directory: &Path) -> std::io::Result<()> {
     let owner = std::fs::metadata(data_directory)?;
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     let made = file.metadata()?;
     if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
@@ -389,17 +288,30 @@ fn create_trigger_file(path: &Path, data_directory: &Path) -> std::io::Result<()
     file.sync_all()
 }
 
+/// What is left of the time, as far as one attempt may use it; in whole milliseconds, which is what is told when it was not enough.
+fn attempt_deadline(started: Instant, timeout: Duration) -> Duration {
+    let left = timeout.saturating_sub(started.elapsed()).min(ATTEMPT_DEADLINE);
+    Duration::from_millis(u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
+}
+
+/// The server's state, waited for while it says that it is starting, as it does after a restart.
+async fn first_answer(target: &Target, started: Instant, timeout: Duration) -> Result<Server, ServerError> {
+    loop {
+        let deadline = attempt_deadline(started, timeout);
+        match ask(target, deadline).await {
+            Err(ServerError::Starting(_)) if deadline > POLL_INTERVAL => {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Looks over fresh connections until one can write, or until the time is up.
-async fn wait_until_writable(
-    target: &Target,
-    started: Instant,
-    timeout: Duration,
-    method: &'static str,
-) -> Result<Server, Error> {
+async fn wait_until_writable(target: &Target, started: Instant, timeout: Duration, method: &'static str) -> Result<Server, Error> {
     let mut last;
     loop {
-        let left = timeout.saturating_sub(started.elapsed());
-        let deadline = left.min(ATTEMPT_DEADLINE);
+        let deadline = attempt_deadline(started, timeout);
         last = match promote::is_writable(target, deadline).await {
             Ok(true) => match ask(target, deadline).await {
                 Ok(server) => return Ok(server),
@@ -409,11 +321,7 @@ async fn wait_until_writable(
             Err(error) => error.to_string(),
         };
         if started.elapsed() + POLL_INTERVAL >= timeout {
-            return Err(Error::NotWritable {
-                method,
-                seconds: timeout.as_secs_f64(),
-                last,
-            });
+            return Err(Error::NotWritable { method, seconds: timeout.as_secs_f64(), last });
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -433,9 +341,8 @@ const STATE_QUERY: &str = "SELECT pg_catalog.current_setting('server_version_num
 async fn ask(target: &Target, deadline: Duration) -> Result<Server, ServerError> {
     within(deadline, async {
         let session = connect(target, deadline).await?;
-        read_server(&row(session.simple_query(STATE_QUERY).await?)).ok_or_else(|| {
-            ServerError::Refusing("its answer about its state cannot be read".to_owned())
-        })
+        read_server(&row(session.simple_query(STATE_QUERY).await?))
+            .ok_or_else(|| ServerError::Refusing("its answer about its state cannot be read".to_owned()))
     })
     .await
 }
@@ -443,11 +350,7 @@ async fn ask(target: &Target, deadline: Duration) -> Result<Server, ServerError>
 /// The texts of the first row.
 fn row(messages: Vec<SimpleQueryMessage>) -> Vec<Option<String>> {
     let columns = messages.into_iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(
-            (0..row.len())
-                .map(|index| row.get(index).map(str::to_owned))
-                .collect(),
-        ),
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect()),
         _ => None,
     });
     columns.unwrap_or_default()
@@ -455,11 +358,7 @@ fn row(messages: Vec<SimpleQueryMessage>) -> Vec<Option<String>> {
 
 fn read_server(columns: &[Option<String>]) -> Option<Server> {
     let column = |index: usize| columns.get(index)?.as_deref();
-    let path = |index: usize| {
-        column(index)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
+    let path = |index: usize| column(index).filter(|path| !path.is_empty()).map(PathBuf::from);
     let in_recovery = column(1)? == "t";
     let timeline = match column(4)? {
         number if in_recovery => number.parse().ok()?,
@@ -529,6 +428,14 @@ pub enum Error {
     /// Neither the task nor the server says where the data directory is.
     #[error("the server does not tell this user its data directory")]
     NoDataDirectory,
+    /// The connection leads to one server and the data directory to another.
+    #[error("the data directory of the server is '{}', not '{}'", told.display(), given.display())]
+    OtherDataDirectory {
+        /// The option.
+        given: PathBuf,
+        /// What the server says.
+        told: PathBuf,
+    },
     /// The data directory cannot be looked at.
     #[error("cannot look at '{}'", path.display())]
     DataDirectory {
@@ -555,9 +462,7 @@ pub enum Error {
         said: String,
     },
     /// The promotion was asked for, and its end was not seen.
-    #[error(
-        "the promotion by {method} was asked for, but the server took no writes within {seconds} s: {last}"
-    )]
+    #[error("the promotion by {method} was asked for, but the server took no writes within {seconds} s: {last}")]
     NotWritable {
         /// How it was asked for.
         method: &'static str,
@@ -579,24 +484,19 @@ impl ModuleError for Error {
             Self::Server(ServerError::Refusing(_)) => {
                 "look at login_user, login_password and pg_hba.conf; pg_promote() is for superusers and whoever was granted it"
             }
-            Self::Server(_) => {
-                "look whether the server runs and at login_host, login_port or login_unix_socket"
-            }
+            Self::Server(_) => "look whether the server runs and at login_host, login_port or login_unix_socket",
             Self::ReplayPaused => "SELECT pg_wal_replay_resume() on the standby",
             Self::NoPgPromote { .. } => "'method: auto'",
-            Self::NoTriggerFile { .. } => {
-                "'method: pg_ctl', or write the trigger file's path with postgres_recovery_conf and restart"
-            }
+            Self::NoTriggerFile { .. } => "'method: pg_ctl', or write the trigger file's path with postgres_recovery_conf and restart",
             Self::OtherTriggerFile { .. } => "leave 'trigger_file' out",
-            Self::WriteTriggerFile { .. } | Self::DataDirectory { .. } => {
-                "run as root or as the owner of the data directory"
+            Self::WriteTriggerFile { .. } | Self::DataDirectory { .. } => "run as root or as the owner of the data directory",
+            Self::OtherDataDirectory { .. } => {
+                "look whether login_host, login_port or login_unix_socket lead to the server that you mean, or leave 'data_directory' out"
             }
             Self::NoDataDirectory => "give 'data_directory'",
             Self::NoPgCtl | Self::RunPgCtl { .. } => "give the path of the program as 'pg_ctl'",
             Self::PgCtlRefused { .. } => "look at the server's log",
-            Self::NotWritable { .. } => {
-                "look at the server's log; run the task again, it goes on waiting"
-            }
+            Self::NotWritable { .. } => "look at the server's log; run the task again, it goes on waiting",
         };
         Some(words.to_owned())
     }

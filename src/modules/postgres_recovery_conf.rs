@@ -88,19 +88,11 @@ impl Module for PostgresRecoveryConf {
 
     fn run(options: Options, context: Context) -> Result<Outcome<Returned>, Error> {
         let plan = wanted(&options)?.plan(&options.data_directory)?;
+        let changed = !plan.changes.is_empty();
         let mut warnings = Vec::new();
-        if options.state == State::Absent
-            && control_file::is_unpromoted_standby(&options.data_directory).map_err(|source| {
-                Error::ControlFile {
-                    directory: options.data_directory.clone(),
-                    source,
-                }
-            })?
-        {
+        if options.state == State::Absent && changed && is_unpromoted_standby(&options)? {
             if !options.accept_unpromoted_standby {
-                return Err(Error::Unpromoted {
-                    directory: options.data_directory,
-                });
+                return Err(Error::Unpromoted { directory: options.data_directory });
             }
             warnings.push(format!(
                 "'{}' was not promoted: its next start makes it take writes on the timeline of its primary",
@@ -110,7 +102,6 @@ impl Module for PostgresRecoveryConf {
         if !context.check_mode {
             plan.apply()?;
         }
-        let changed = !plan.changes.is_empty();
         let role = match options.state {
             State::Present => "a standby's",
             State::Absent => "no standby's",
@@ -140,6 +131,11 @@ impl Module for PostgresRecoveryConf {
     }
 }
 
+fn is_unpromoted_standby(options: &Options) -> Result<bool, Error> {
+    control_file::is_unpromoted_standby(&options.data_directory)
+        .map_err(|source| Error::ControlFile { directory: options.data_directory.clone(), source })
+}
+
 fn wanted(options: &Options) -> Result<RecoveryConf, Error> {
     let only_for_a_standby = [
         ("primary_conninfo", options.primary_conninfo.is_some()),
@@ -151,21 +147,14 @@ fn wanted(options: &Options) -> Result<RecoveryConf, Error> {
         if let Some((option, _)) = only_for_a_standby.iter().find(|(_, given)| *given) {
             return Err(Error::Conflict { option });
         }
-        return Ok(RecoveryConf {
-            extra: options.settings.clone(),
-            ..RecoveryConf::default()
-        });
+        return Ok(RecoveryConf { extra: options.settings.clone(), ..RecoveryConf::default() });
     }
     if options.primary_conninfo.is_none() && options.restore_command.is_none() {
         return Err(Error::NoSource);
     }
     Ok(RecoveryConf {
         standby_mode: true,
-        primary_conninfo: options
-            .primary_conninfo
-            .as_deref()
-            .map(Conninfo::parse)
-            .transpose()?,
+        primary_conninfo: options.primary_conninfo.as_deref().map(Conninfo::parse).transpose()?,
         primary_slot_name: options.primary_slot_name.clone(),
         restore_command: options.restore_command.clone(),
         recovery_target_timeline: Some(options.recovery_target_timeline.clone()),
@@ -181,10 +170,7 @@ impl File {
             (Some(_), Some(_)) => Action::Changed,
             (Some(_), None) => Action::Removed,
         };
-        Self {
-            path: change.path.clone(),
-            action,
-        }
+        Self { path: change.path.clone(), action }
     }
 }
 
@@ -242,16 +228,9 @@ impl ModuleError for Error {
             Self::RecoveryConf(error) => error.remedy(),
             Self::Conninfo(error) => error.remedy(),
             Self::Conflict { option } => Some(format!("leave '{option}' out")),
-            Self::NoSource => {
-                Some("give 'primary_conninfo', such as host=10.0.0.1 user=replication".to_owned())
-            }
-            Self::ControlFile { .. } => {
-                Some("run as root or as the owner of the data directory".to_owned())
-            }
-            Self::Unpromoted { .. } => Some(
-                "promote it with postgres_promote, or say 'accept_unpromoted_standby: true'"
-                    .to_owned(),
-            ),
+            Self::NoSource => Some("give 'primary_conninfo', such as host=10.0.0.1 user=replication".to_owned()),
+            Self::ControlFile { .. } => Some("run as root or as the owner of the data directory".to_owned()),
+            Self::Unpromoted { .. } => Some("promote it with postgres_promote, or say 'accept_unpromoted_standby: true'".to_owned()),
         }
     }
 

@@ -9,13 +9,7 @@ use std::fmt::Write as _;
 pub const MASK: &str = "********";
 
 /// The keywords whose values nobody may see.
-const SECRET_KEYWORDS: [&str; 5] = [
-    "password",
-    "sslpassword",
-    "scram_client_key",
-    "scram_server_key",
-    "oauth_client_secret",
-];
+const SECRET_KEYWORDS: [&str; 5] = ["password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"];
 
 /// Keywords and values in the order they were given. When a keyword is given twice, libpq uses the last.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -26,17 +20,10 @@ impl Conninfo {
     ///
     /// # Errors
     /// When a keyword cannot be one: libpq's are lower-case letters, digits and underscores.
-    pub fn new<K: Into<String>, V: Into<String>>(
-        pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Self, ConninfoError> {
-        let pairs: Vec<(String, String)> = pairs
-            .into_iter()
-            .map(|(keyword, value)| (keyword.into(), value.into()))
-            .collect();
+    pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConninfoError> {
+        let pairs: Vec<(String, String)> = pairs.into_iter().map(|(keyword, value)| (keyword.into(), value.into())).collect();
         match pairs.iter().find(|(keyword, _)| !is_keyword(keyword)) {
-            Some((keyword, _)) => Err(ConninfoError::Keyword {
-                keyword: keyword.clone(),
-            }),
+            Some((keyword, _)) => Err(ConninfoError::Keyword { keyword: keyword.clone() }),
             None => Ok(Self(pairs)),
         }
     }
@@ -56,16 +43,10 @@ impl Conninfo {
             let keyword = &rest[..end];
             let after = rest[end..].trim_start_matches(is_space);
             let Some(after) = after.strip_prefix('=') else {
-                return Err(ConninfoError::MissingEquals {
-                    keyword: shown_keyword(keyword),
-                });
+                return Err(ConninfoError::MissingEquals { keyword: shown_keyword(keyword) });
             };
-            let (value, after) =
-                read_value(after.trim_start_matches(is_space)).ok_or_else(|| {
-                    ConninfoError::Unterminated {
-                        keyword: shown_keyword(keyword),
-                    }
-                })?;
+            let (value, after) = read_value(after.trim_start_matches(is_space))
+                .ok_or_else(|| ConninfoError::Unterminated { keyword: shown_keyword(keyword) })?;
             pairs.push((keyword.to_owned(), value));
             rest = after.trim_start_matches(is_space);
         }
@@ -74,11 +55,7 @@ impl Conninfo {
 
     /// The value that libpq would use for a keyword.
     pub fn get(&self, keyword: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(name, _)| name == keyword)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().rev().find(|(name, _)| name == keyword).map(|(_, value)| value.as_str())
     }
 
     /// The pairs in order.
@@ -88,22 +65,14 @@ impl Conninfo {
 
     /// The connection string, secrets and all. Values are quoted only where libpq needs it.
     pub fn to_connection_string(&self) -> String {
-        let words: Vec<String> = self
-            .0
-            .iter()
-            .map(|(keyword, value)| format!("{keyword}={}", quoted(value)))
-            .collect();
+        let words: Vec<String> = self.0.iter().map(|(keyword, value)| format!("{keyword}={}", quoted(value))).collect();
         words.join(" ")
     }
 
     /// The connection string for eyes and logs.
     pub fn masked(&self) -> Self {
         let masked = |(keyword, value): &(String, String)| {
-            let shown = if SECRET_KEYWORDS.contains(&keyword.as_str()) {
-                MASK
-            } else {
-                value
-            };
+            let shown = if SECRET_KEYWORDS.contains(&keyword.as_str()) { MASK } else { value };
             (keyword.clone(), shown.to_owned())
         };
         Self(self.0.iter().map(masked).collect())
@@ -113,11 +82,7 @@ impl Conninfo {
 /// Shows no secret, so that a connection string in a failed assertion or a log is harmless.
 impl std::fmt::Debug for Conninfo {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "Conninfo({:?})",
-            self.masked().to_connection_string()
-        )
+        write!(formatter, "Conninfo({:?})", self.masked().to_connection_string())
     }
 }
 
@@ -127,19 +92,12 @@ fn is_space(c: char) -> bool {
 }
 
 fn is_keyword(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// A misplaced quote can turn a password into what looks like a keyword, so only what could be a keyword is ever quoted back.
 fn shown_keyword(text: &str) -> String {
-    if is_keyword(text) && text.len() <= 24 && !text.bytes().any(|byte| byte.is_ascii_digit()) {
-        text.to_owned()
-    } else {
-        MASK.to_owned()
-    }
+    if is_keyword(text) && text.len() <= 24 && !text.bytes().any(|byte| byte.is_ascii_digit()) { text.to_owned() } else { MASK.to_owned() }
 }
 
 fn quoted(value: &str) -> String {
@@ -246,19 +204,13 @@ mod tests {
         for (case, value, expected) in cases {
             let conninfo = Conninfo::new([("k", value)]).unwrap();
             assert_eq!(conninfo.to_connection_string(), expected, "{case}");
-            assert_eq!(
-                Conninfo::parse(expected).unwrap().get("k"),
-                Some(value),
-                "{case}"
-            );
+            assert_eq!(Conninfo::parse(expected).unwrap().get("k"), Some(value), "{case}");
         }
     }
 
     #[test]
     fn libpqs_own_forms_are_read() {
-        let read =
-            Conninfo::parse(r"  host = 'a b'port=5432	user=o\'x application_name='' user=last ")
-                .unwrap();
+        let read = Conninfo::parse(r"  host = 'a b'port=5432	user=o\'x application_name='' user=last ").unwrap();
         assert_eq!(read.pairs().len(), 5);
         assert_eq!(read.get("host"), Some("a b"));
         assert_eq!(read.get("port"), Some("5432"));
@@ -268,46 +220,17 @@ mod tests {
 
     #[test]
     fn what_libpq_refuses_is_refused_without_showing_a_value() {
-        assert_eq!(
-            Conninfo::parse("host"),
-            Err(ConninfoError::MissingEquals {
-                keyword: "host".into()
-            })
-        );
-        assert_eq!(
-            Conninfo::parse("password='secret"),
-            Err(ConninfoError::Unterminated {
-                keyword: "password".into()
-            })
-        );
-        assert_eq!(
-            Conninfo::parse("password=a hunter2"),
-            Err(ConninfoError::MissingEquals {
-                keyword: "********".into()
-            })
-        );
-        assert_eq!(
-            Conninfo::parse("postgresql://user:secret@host/"),
-            Err(ConninfoError::Uri)
-        );
-        assert!(
-            Conninfo::parse("Pass!=1")
-                .unwrap_err()
-                .to_string()
-                .contains("********")
-        );
+        assert_eq!(Conninfo::parse("host"), Err(ConninfoError::MissingEquals { keyword: "host".into() }));
+        assert_eq!(Conninfo::parse("password='secret"), Err(ConninfoError::Unterminated { keyword: "password".into() }));
+        assert_eq!(Conninfo::parse("password=a hunter2"), Err(ConninfoError::MissingEquals { keyword: "********".into() }));
+        assert_eq!(Conninfo::parse("postgresql://user:secret@host/"), Err(ConninfoError::Uri));
+        assert!(Conninfo::parse("Pass!=1").unwrap_err().to_string().contains("********"));
     }
 
     #[test]
     fn no_secret_survives_masking() {
-        assert_eq!(
-            masked_text("host=a password='s e' user=b"),
-            "host=a password=******** user=b"
-        );
-        assert_eq!(
-            masked_text("postgresql://u:secret@h/db"),
-            "postgresql://u:********@h/db"
-        );
+        assert_eq!(masked_text("host=a password='s e' user=b"), "host=a password=******** user=b");
+        assert_eq!(masked_text("postgresql://u:secret@h/db"), "postgresql://u:********@h/db");
         assert_eq!(masked_text("postgresql://h/db?password=secret"), "********");
         assert_eq!(masked_text("password='unterminated"), "********");
         assert!(!format!("{:?}", Conninfo::parse("password=secret").unwrap()).contains("secret"));

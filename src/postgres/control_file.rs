@@ -21,10 +21,7 @@ pub fn is_unpromoted_standby(directory: &Path) -> io::Result<bool> {
     let mut start = [0; STATE_OFFSET + 4];
     std::fs::File::open(directory.join("global/pg_control"))?.read_exact(&mut start)?;
     let [.., a, b, c, d] = start;
-    Ok(matches!(
-        u32::from_ne_bytes([a, b, c, d]),
-        SHUT_DOWN_IN_RECOVERY | IN_ARCHIVE_RECOVERY
-    ))
+    Ok(matches!(u32::from_ne_bytes([a, b, c, d]), SHUT_DOWN_IN_RECOVERY | IN_ARCHIVE_RECOVERY))
 }
 
 /// PostgreSQL's identity of the cluster that a data directory belongs to, as `pg_control_system()` shows it.

@@ -20,9 +20,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
             let mode = present.mode() & 0o7777;
             (present, mode)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (std::fs::metadata(directory)?, NEW_FILE_MODE)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (std::fs::metadata(directory)?, NEW_FILE_MODE),
         Err(error) => return Err(error),
     };
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
@@ -32,9 +30,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if (made.uid(), made.gid()) != (model.uid(), model.gid()) {
         std::os::unix::fs::fchown(temporary.as_file(), Some(model.uid()), Some(model.gid()))?;
     }
-    temporary
-        .as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
+    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
@@ -52,9 +48,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn directory_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -22,10 +22,7 @@ pub fn quote(value: &str) -> String {
 
 /// The value in force in this file: the last one, as for PostgreSQL. `None` when no line sets it or the line cannot be read.
 pub fn value(text: &str, name: &str) -> Option<String> {
-    let last = text
-        .lines()
-        .filter_map(read_line)
-        .rfind(|assignment| assignment.name.eq_ignore_ascii_case(name))?;
+    let last = text.lines().filter_map(read_line).rfind(|assignment| assignment.name.eq_ignore_ascii_case(name))?;
     last.value.map(|(_, value)| value)
 }
 
@@ -34,9 +31,7 @@ pub fn value(text: &str, name: &str) -> Option<String> {
 /// The last occurrence is edited in place, so its comment stays, and others are dropped; a line that already says it is left alone.
 pub fn set(text: &str, name: &str, wanted: Option<&str>) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let sets_name = |line: &&str| {
-        read_line(line).is_some_and(|assignment| assignment.name.eq_ignore_ascii_case(name))
-    };
+    let sets_name = |line: &&str| read_line(line).is_some_and(|assignment| assignment.name.eq_ignore_ascii_case(name));
     let last = lines.iter().rposition(sets_name);
     let mut edited = String::with_capacity(text.len() + 64);
     for (at, line) in lines.iter().enumerate() {
@@ -67,29 +62,17 @@ fn assignment_line(name: &str, value: &str) -> String {
 fn with_value(line: &str, name: &str, wanted: &str) -> String {
     match read_line(line).and_then(|assignment| assignment.value) {
         Some((_, present)) if present == wanted => line.to_owned(),
-        Some((range, _)) => format!(
-            "{}{}{}",
-            &line[..range.start],
-            quote(wanted),
-            &line[range.end..]
-        ),
+        Some((range, _)) => format!("{}{}{}", &line[..range.start], quote(wanted), &line[range.end..]),
         None => assignment_line(name, wanted),
     }
 }
 
 fn masked_line(line: &str) -> String {
-    if let Some(Assignment {
-        name,
-        value: Some((range, value)),
-    }) = read_line(line)
+    if let Some(Assignment { name, value: Some((range, value)) }) = read_line(line)
         && name.eq_ignore_ascii_case("primary_conninfo")
     {
         let comment = masked_after_password(&line[range.end..]);
-        return format!(
-            "{}{}{comment}",
-            &line[..range.start],
-            quote(&conninfo::masked_text(&value))
-        );
+        return format!("{}{}{comment}", &line[..range.start], quote(&conninfo::masked_text(&value)));
     }
     masked_after_password(line)
 }
@@ -100,19 +83,13 @@ fn masked_after_password(line: &str) -> String {
         return line.to_owned();
     };
     let ending = if line.ends_with('\n') { "\n" } else { "" };
-    format!(
-        "{}{}{ending}",
-        &line[..at + "password".len()],
-        conninfo::MASK
-    )
+    format!("{}{}{ending}", &line[..at + "password".len()], conninfo::MASK)
 }
 
 /// Reads one line; `None` when it is blank, a comment, or starts with no name.
 fn read_line(line: &str) -> Option<Assignment<'_>> {
     let start = skip_blanks(line, 0);
-    let end = line[start..]
-        .find(|c: char| !is_name_character(c))
-        .map_or(line.len(), |length| start + length);
+    let end = line[start..].find(|c: char| !is_name_character(c)).map_or(line.len(), |length| start + length);
     let name = &line[start..end];
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
@@ -125,10 +102,7 @@ fn read_line(line: &str) -> Option<Assignment<'_>> {
         let rest = skip_blanks(line, at + length);
         line[rest..].is_empty() || line[rest..].starts_with(['#', '\n'])
     });
-    Some(Assignment {
-        name,
-        value: value.map(|(length, value)| (at..at + length, value)),
-    })
+    Some(Assignment { name, value: value.map(|(length, value)| (at..at + length, value)) })
 }
 
 fn is_name_character(c: char) -> bool {
@@ -149,9 +123,7 @@ fn read_value(text: &str) -> Option<(usize, String)> {
         let (length, bytes) = read_quoted(body.as_bytes())?;
         return Some((length + 1, String::from_utf8(bytes).ok()?));
     }
-    let length = text
-        .find(|c| is_blank(c) || matches!(c, '#' | '\n' | '\''))
-        .unwrap_or(text.len());
+    let length = text.find(|c| is_blank(c) || matches!(c, '#' | '\n' | '\'')).unwrap_or(text.len());
     (length > 0).then(|| (length, text[..length].to_owned()))
 }
 
@@ -168,13 +140,8 @@ fn read_quoted(body: &[u8]) -> Option<(usize, Vec<u8>)> {
             }
             (b'\'', _) => return Some((at + 1, bytes)),
             (b'\\', Some(b'0'..=b'7')) => {
-                let digits = body[at + 1..]
-                    .iter()
-                    .take(3)
-                    .take_while(|byte| (b'0'..=b'7').contains(byte));
-                let (count, code) = digits.fold((0, 0u16), |(count, code), digit| {
-                    (count + 1, code * 8 + u16::from(digit - b'0'))
-                });
+                let digits = body[at + 1..].iter().take(3).take_while(|byte| (b'0'..=b'7').contains(byte));
+                let (count, code) = digits.fold((0, 0u16), |(count, code), digit| (count + 1, code * 8 + u16::from(digit - b'0')));
                 bytes.push((code & 0xff) as u8);
                 at += 1 + count;
             }
@@ -229,15 +196,9 @@ mod tests {
     #[test]
     fn only_the_named_setting_changes() {
         let text = "# head\nWork_Mem = 4MB # note\nport=1\n\nWORK_MEM='8MB'   # why\nlast = 'x'";
-        assert_eq!(
-            set(text, "work_mem", Some("16MB")),
-            "# head\nport=1\n\nWORK_MEM='16MB'   # why\nlast = 'x'"
-        );
+        assert_eq!(set(text, "work_mem", Some("16MB")), "# head\nport=1\n\nWORK_MEM='16MB'   # why\nlast = 'x'");
         assert_eq!(set(text, "work_mem", None), "# head\nport=1\n\nlast = 'x'");
-        assert_eq!(
-            set(text, "new", Some(r"it's \ here")),
-            format!("{text}\nnew = 'it''s \\\\ here'\n")
-        );
+        assert_eq!(set(text, "new", Some(r"it's \ here")), format!("{text}\nnew = 'it''s \\\\ here'\n"));
         assert_eq!(set(text, "last", Some("x")), text);
         assert_eq!(set("", "a", Some("")), "a = ''\n");
         assert_eq!(set("a = 'broken\n", "a", Some("b")), "a = 'b'\n");
@@ -246,15 +207,10 @@ mod tests {
     #[test]
     fn passwords_are_masked_wherever_they_stand() {
         assert_eq!(
-            masked(
-                "primary_conninfo = 'host=a password=''s e''' # was password=old\n# primary_conninfo = 'password=older'\nport = 1\n"
-            ),
+            masked("primary_conninfo = 'host=a password=''s e''' # was password=old\n# primary_conninfo = 'password=older'\nport = 1\n"),
             "primary_conninfo = 'host=a password=********' # was password********\n# primary_conninfo = 'password********\nport = 1\n"
         );
-        assert_eq!(
-            masked("primary_conninfo = 'password=broken"),
-            "primary_conninfo = 'password********"
-        );
+        assert_eq!(masked("primary_conninfo = 'password=broken"), "primary_conninfo = 'password********");
     }
 
     proptest! {

@@ -17,11 +17,7 @@ impl MajorVersion {
     pub fn parse(text: &str) -> Option<Self> {
         let trimmed = text.trim();
         let major = trimmed.split('.').next()?;
-        if trimmed.split('.').count() > 2
-            || !trimmed
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'.')
-        {
+        if trimmed.split('.').count() > 2 || !trimmed.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
             return None;
         }
         major.parse().ok().filter(|major| *major > 0).map(Self)
@@ -33,14 +29,8 @@ impl MajorVersion {
     /// When the file cannot be read (then the directory is no data directory) or does not hold a version.
     pub fn of_data_directory(directory: &Path) -> Result<Self, VersionError> {
         let path = directory.join("PG_VERSION");
-        let text = std::fs::read_to_string(&path).map_err(|source| VersionError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
-        Self::parse(&text).ok_or_else(|| VersionError::Malformed {
-            path,
-            text: text.trim().to_owned(),
-        })
+        let text = std::fs::read_to_string(&path).map_err(|source| VersionError::Unreadable { path: path.clone(), source })?;
+        Self::parse(&text).ok_or_else(|| VersionError::Malformed { path, text: text.trim().to_owned() })
     }
 }
 
@@ -74,10 +64,7 @@ pub enum VersionError {
 impl VersionError {
     /// What a person can do about it.
     pub fn remedy(&self) -> Option<String> {
-        Some(
-            "give the data directory of an initialised server, the one that holds 'PG_VERSION'"
-                .to_owned(),
-        )
+        Some("give the data directory of an initialised server, the one that holds 'PG_VERSION'".to_owned())
     }
 }
 

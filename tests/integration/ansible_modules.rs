@@ -38,16 +38,8 @@ fn data_directory(version: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     std::fs::write(path.join("PG_VERSION"), format!("{version}\n")).unwrap();
-    std::fs::write(
-        path.join("postgresql.auto.conf"),
-        "# kept\nwork_mem = '8MB' # kept too\n",
-    )
-    .unwrap();
-    std::fs::set_permissions(
-        path.join("postgresql.auto.conf"),
-        std::fs::Permissions::from_mode(0o640),
-    )
-    .unwrap();
+    std::fs::write(path.join("postgresql.auto.conf"), "# kept\nwork_mem = '8MB' # kept too\n").unwrap();
+    std::fs::set_permissions(path.join("postgresql.auto.conf"), std::fs::Permissions::from_mode(0o640)).unwrap();
     control_file(path, 1);
     directory
 }
@@ -69,10 +61,7 @@ fn standby(data: &Path) -> Value {
 }
 
 fn with(mut options: Value, more: Value) -> String {
-    options
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     options.to_string()
 }
 
@@ -85,47 +74,22 @@ fn a_call_that_is_none_of_ansibles_is_answered_in_the_same_form() {
         );
         for arguments in [&[][..], &["a", "b"], &["a", "b", "c"]] {
             let object = answer(&Command::new(program).args(arguments).output().unwrap());
-            assert_eq!(
-                object,
-                json!({"failed": true, "changed": false, "msg": expected}),
-                "{arguments:?}"
-            );
+            assert_eq!(object, json!({"failed": true, "changed": false, "msg": expected}), "{arguments:?}");
         }
-        let missing = answer(
-            &Command::new(program)
-                .arg("/nonexistent/args")
-                .output()
-                .unwrap(),
-        );
+        let missing = answer(&Command::new(program).arg("/nonexistent/args").output().unwrap());
         assert_eq!(
             missing["msg"],
             "cannot read the options in '/nonexistent/args': No such file or directory (os error 2); try: give a JSON file such as Ansible writes: {\"option\": \"value\"}"
         );
         let directory = answer(&Command::new(program).arg("/").output().unwrap());
-        assert!(
-            directory["msg"]
-                .as_str()
-                .unwrap()
-                .starts_with("cannot read the options in '/': Is a directory"),
-            "{directory}"
-        );
+        assert!(directory["msg"].as_str().unwrap().starts_with("cannot read the options in '/': Is a directory"), "{directory}");
     }
 }
 
 #[test]
 fn rubbish_in_the_file_is_refused_without_being_shown() {
     let deep = "[".repeat(100_000);
-    let rubbish: [&[u8]; 9] = [
-        b"",
-        b"{",
-        b"null",
-        b"[]",
-        b"7",
-        b"\xff\xfe",
-        b"password=hunter2",
-        b"{\"a\":1}}",
-        deep.as_bytes(),
-    ];
+    let rubbish: [&[u8]; 9] = [b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b"password=hunter2", b"{\"a\":1}}", deep.as_bytes()];
     for program in [PROMOTE, RECOVERY_CONF] {
         for bytes in rubbish {
             let object = call(program, bytes);
@@ -134,22 +98,12 @@ fn rubbish_in_the_file_is_refused_without_being_shown() {
         }
         // Every option with every kind of value: never a crash, always an answer.
         for spec in options_of(program) {
-            for value in [
-                json!(null),
-                json!(true),
-                json!(-1),
-                json!(1e300),
-                json!(""),
-                json!("\u{0}'\\\n"),
-                json!([1]),
-                json!({"a": [null]}),
-            ] {
+            for value in
+                [json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("\u{0}'\\\n"), json!([1]), json!({"a": [null]})]
+            {
                 let mut options = json!({ spec.name: value, "data_directory": "/nonexistent", "login_host": "127.0.0.1", "login_port": 1 });
                 let known = |name: &str| options_of(program).iter().any(|spec| spec.name == name);
-                options
-                    .as_object_mut()
-                    .unwrap()
-                    .retain(|name, _| known(name));
+                options.as_object_mut().unwrap().retain(|name, _| known(name));
                 options[spec.name] = value;
                 call(program, options.to_string());
             }
@@ -158,11 +112,7 @@ fn rubbish_in_the_file_is_refused_without_being_shown() {
 }
 
 fn options_of(program: &str) -> &'static [OptionSpec] {
-    if program == PROMOTE {
-        PostgresPromote::OPTIONS
-    } else {
-        PostgresRecoveryConf::OPTIONS
-    }
+    if program == PROMOTE { PostgresPromote::OPTIONS } else { PostgresRecoveryConf::OPTIONS }
 }
 
 #[test]
@@ -186,11 +136,7 @@ fn what_is_wrong_with_a_task_is_said_in_these_words() {
     ];
     for (program, options, expected) in cases {
         let object = call(program, options.to_string());
-        assert_eq!(
-            (&object["msg"], &object["changed"]),
-            (&json!(expected), &json!(false)),
-            "{options}"
-        );
+        assert_eq!((&object["msg"], &object["changed"]), (&json!(expected), &json!(false)), "{options}");
     }
 }
 
@@ -200,46 +146,20 @@ fn a_standby_is_made_once_and_check_mode_makes_none() {
         let data = data_directory(version);
         let path = data.path();
         let before = snapshot(path);
-        let planned = call(
-            RECOVERY_CONF,
-            with(
-                standby(path),
-                json!({"_ansible_check_mode": true, "_ansible_diff": true}),
-            ),
-        );
+        let planned = call(RECOVERY_CONF, with(standby(path), json!({"_ansible_check_mode": true, "_ansible_diff": true})));
         assert_eq!(snapshot(path), before, "check mode wrote");
-        let done = call(
-            RECOVERY_CONF,
-            with(standby(path), json!({"_ansible_diff": true})),
-        );
+        let done = call(RECOVERY_CONF, with(standby(path), json!({"_ansible_diff": true})));
         assert_ne!(snapshot(path), before);
         for object in [&planned, &done] {
             assert_eq!(
-                (
-                    &object["changed"],
-                    &object["restart_required"],
-                    &object["version"]
-                ),
-                (
-                    &json!(true),
-                    &json!(true),
-                    &json!(version.parse::<u16>().unwrap())
-                )
+                (&object["changed"], &object["restart_required"], &object["version"]),
+                (&json!(true), &json!(true), &json!(version.parse::<u16>().unwrap()))
             );
         }
-        assert_eq!(
-            (&planned["files"], &planned["diff"]),
-            (&done["files"], &done["diff"])
-        );
+        assert_eq!((&planned["files"], &planned["diff"]), (&done["files"], &done["diff"]));
         let after = snapshot(path);
-        let again = call(
-            RECOVERY_CONF,
-            with(standby(path), json!({"_ansible_diff": true})),
-        );
-        assert_eq!(
-            (&again["changed"], &again["files"], &again["diff"]),
-            (&json!(false), &json!([]), &json!([]))
-        );
+        let again = call(RECOVERY_CONF, with(standby(path), json!({"_ansible_diff": true})));
+        assert_eq!((&again["changed"], &again["files"], &again["diff"]), (&json!(false), &json!([]), &json!([])));
         assert_eq!(snapshot(path), after, "the second run wrote");
     }
 }
@@ -253,12 +173,7 @@ fn snapshot(data: &Path) -> Vec<(String, String, u32, u64)> {
         .map(|entry| {
             let metadata = entry.metadata().unwrap();
             let text = std::fs::read_to_string(entry.path()).unwrap();
-            (
-                entry.file_name().into_string().unwrap(),
-                text,
-                metadata.mode() & 0o7777,
-                metadata.ino(),
-            )
+            (entry.file_name().into_string().unwrap(), text, metadata.mode() & 0o7777, metadata.ino())
         })
         .collect();
     files.sort();
@@ -269,18 +184,9 @@ fn snapshot(data: &Path) -> Vec<(String, String, u32, u64)> {
 fn files_keep_their_mode_and_new_ones_are_private() {
     let data = data_directory("17");
     call(RECOVERY_CONF, standby(data.path()).to_string());
-    let modes: Vec<(String, u32)> = snapshot(data.path())
-        .into_iter()
-        .map(|(name, _, mode, _)| (name, mode))
-        .collect();
-    assert!(
-        modes.contains(&("postgresql.auto.conf".to_owned(), 0o640)),
-        "{modes:?}"
-    );
-    assert!(
-        modes.contains(&("standby.signal".to_owned(), 0o600)),
-        "{modes:?}"
-    );
+    let modes: Vec<(String, u32)> = snapshot(data.path()).into_iter().map(|(name, _, mode, _)| (name, mode)).collect();
+    assert!(modes.contains(&("postgresql.auto.conf".to_owned(), 0o640)), "{modes:?}");
+    assert!(modes.contains(&("standby.signal".to_owned(), 0o600)), "{modes:?}");
 }
 
 #[test]
@@ -296,78 +202,29 @@ fn new_files_belong_to_the_owner_of_the_data_directory() {
         (metadata.uid(), metadata.gid())
     };
     assert_eq!(owner("standby.signal"), (12345, 12346));
-    assert_eq!(
-        owner("postgresql.auto.conf"),
-        (0, 0),
-        "it was root's and stays root's"
-    );
+    assert_eq!(owner("postgresql.auto.conf"), (0, 0), "it was root's and stays root's");
 }
 
 #[test]
 fn no_secret_is_shown_in_any_answer() {
     let data = data_directory("17");
-    let text =
-        "primary_conninfo = 'host=a password=hunter2'\n# primary_conninfo = 'password=hunter2'\n";
+    let text = "primary_conninfo = 'host=a password=hunter2'\n# primary_conninfo = 'password=hunter2'\n";
     std::fs::write(data.path().join("postgresql.auto.conf"), text).unwrap();
-    std::fs::write(
-        data.path().join("recovery.conf"),
-        "primary_conninfo = 'postgres://u:hunter2@h/d'\n",
-    )
-    .unwrap();
+    std::fs::write(data.path().join("recovery.conf"), "primary_conninfo = 'postgres://u:hunter2@h/d'\n").unwrap();
     let shown = [
-        call(
-            RECOVERY_CONF,
-            with(
-                standby(data.path()),
-                json!({"_ansible_diff": true, "_ansible_check_mode": true}),
-            ),
-        ),
-        call(
-            RECOVERY_CONF,
-            with(
-                standby(data.path()),
-                json!({"primary_conninfo": "password='hunter2"}),
-            ),
-        ),
-        call(
-            RECOVERY_CONF,
-            with(
-                standby(data.path()),
-                json!({"primary_conninfo": "host hunter2"}),
-            ),
-        ),
-        call(
-            RECOVERY_CONF,
-            with(
-                standby(data.path()),
-                json!({"primary_conninfo": ["hunter2"]}),
-            ),
-        ),
-        call(
-            PROMOTE,
-            json!({"login_password": "hunter2", "login_host": "127.0.0.1", "login_port": 1})
-                .to_string(),
-        ),
-        call(
-            PROMOTE,
-            json!({"login_password": {"a": "hunter2"}}).to_string(),
-        ),
+        call(RECOVERY_CONF, with(standby(data.path()), json!({"_ansible_diff": true, "_ansible_check_mode": true}))),
+        call(RECOVERY_CONF, with(standby(data.path()), json!({"primary_conninfo": "password='hunter2"}))),
+        call(RECOVERY_CONF, with(standby(data.path()), json!({"primary_conninfo": "host hunter2"}))),
+        call(RECOVERY_CONF, with(standby(data.path()), json!({"primary_conninfo": ["hunter2"]}))),
+        call(PROMOTE, json!({"login_password": "hunter2", "login_host": "127.0.0.1", "login_port": 1}).to_string()),
+        call(PROMOTE, json!({"login_password": {"a": "hunter2"}}).to_string()),
     ];
     for object in &shown {
         assert!(!object.to_string().contains("hunter2"), "{object}");
     }
-    assert_eq!(
-        shown[0]["invocation"]["module_args"]["primary_conninfo"],
-        "host=10.0.0.1 password=******** port=5432 user=replication"
-    );
-    assert_eq!(
-        shown[0]["diff"][2]["before"],
-        "primary_conninfo = 'postgres://u:********@h/d'\n"
-    );
-    assert_eq!(
-        shown[4]["invocation"]["module_args"]["login_password"],
-        "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-    );
+    assert_eq!(shown[0]["invocation"]["module_args"]["primary_conninfo"], "host=10.0.0.1 password=******** port=5432 user=replication");
+    assert_eq!(shown[0]["diff"][2]["before"], "primary_conninfo = 'postgres://u:********@h/d'\n");
+    assert_eq!(shown[4]["invocation"]["module_args"]["login_password"], "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER");
 }
 
 #[test]
@@ -378,37 +235,14 @@ fn only_a_directory_that_is_no_unpromoted_standby_loses_its_settings() {
     for state in [2, 5] {
         control_file(data.path(), state);
         let refused = call(RECOVERY_CONF, absent.to_string());
-        assert!(
-            refused["msg"]
-                .as_str()
-                .unwrap()
-                .contains("is a standby that was not promoted"),
-            "{refused}"
-        );
+        assert!(refused["msg"].as_str().unwrap().contains("is a standby that was not promoted"), "{refused}");
         assert!(data.path().join("standby.signal").exists());
     }
-    let accepted = call(
-        RECOVERY_CONF,
-        with(
-            absent.clone(),
-            json!({"accept_unpromoted_standby": "yes", "_ansible_check_mode": true}),
-        ),
-    );
-    assert_eq!(
-        (
-            &accepted["changed"],
-            accepted["warnings"].as_array().unwrap().len()
-        ),
-        (&json!(true), 1),
-        "{accepted}"
-    );
+    let accepted = call(RECOVERY_CONF, with(absent.clone(), json!({"accept_unpromoted_standby": "yes", "_ansible_check_mode": true})));
+    assert_eq!((&accepted["changed"], accepted["warnings"].as_array().unwrap().len()), (&json!(true), 1), "{accepted}");
     control_file(data.path(), 6);
     let removed = call(RECOVERY_CONF, absent.to_string());
-    assert_eq!(
-        (&removed["changed"], &removed["warnings"]),
-        (&json!(true), &json!([])),
-        "{removed}"
-    );
+    assert_eq!((&removed["changed"], &removed["warnings"]), (&json!(true), &json!([])), "{removed}");
     assert!(!data.path().join("standby.signal").exists());
     let text = std::fs::read_to_string(data.path().join("postgresql.auto.conf")).unwrap();
     assert_eq!(text, "# kept\nwork_mem = '8MB' # kept too\n");
@@ -416,10 +250,7 @@ fn only_a_directory_that_is_no_unpromoted_standby_loses_its_settings() {
 
 #[test]
 fn the_documentation_lists_exactly_the_options_that_are_accepted() {
-    for (name, specs) in [
-        (PostgresPromote::NAME, PostgresPromote::OPTIONS),
-        (PostgresRecoveryConf::NAME, PostgresRecoveryConf::OPTIONS),
-    ] {
+    for (name, specs) in [(PostgresPromote::NAME, PostgresPromote::OPTIONS), (PostgresRecoveryConf::NAME, PostgresRecoveryConf::OPTIONS)] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("library/{name}.yml"));
         let documented = documented_options(&std::fs::read_to_string(path).unwrap());
         let accepted: Vec<String> = specs.iter().map(described).collect();
@@ -447,19 +278,12 @@ fn described(spec: &OptionSpec) -> String {
         spec.default.map(|default| format!("default: {default}")),
         (!spec.aliases.is_empty()).then(|| format!("aliases: {}", list(spec.aliases))),
     ];
-    std::iter::once(spec.name.to_owned())
-        .chain(facts.into_iter().flatten())
-        .collect::<Vec<_>>()
-        .join("; ")
+    std::iter::once(spec.name.to_owned()).chain(facts.into_iter().flatten()).collect::<Vec<_>>().join("; ")
 }
 
 /// The options in the sidecar, read by their indentation.
 fn documented_options(sidecar: &str) -> Vec<String> {
-    let lines = sidecar
-        .lines()
-        .skip_while(|line| *line != "  options:")
-        .skip(1)
-        .take_while(|line| line.starts_with("    "));
+    let lines = sidecar.lines().skip_while(|line| *line != "  options:").skip(1).take_while(|line| line.starts_with("    "));
     let mut options: Vec<String> = Vec::new();
     for line in lines {
         let indentation = line.len() - line.trim_start().len();
@@ -509,11 +333,7 @@ fn a_panic_is_answered_with_one_json_object() {
         .output()
         .unwrap();
     let text = String::from_utf8(child.stdout).unwrap();
-    let objects: Vec<Value> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(Value::is_object)
-        .collect();
+    let objects: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect();
     assert_eq!(objects.len(), 1, "{text}");
     assert_eq!(child.status.code(), Some(1));
     assert_eq!(objects[0]["failed"], true);

@@ -1,5 +1,6 @@
 //! The modules and the playbooks of native hosts against real servers of every era: PostgreSQL 10 and 11 with `recovery.conf`, 15 and 17
 //! with `standby.signal`. Needs no container and no running server: `scripts/fetch-test-servers` lays the programs into `.cache`.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report, in its helpers too.
 
 /// Servers, and calls of the modules, that a test can speak of in one line.
 mod support;

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
 
@@ -23,18 +24,10 @@ pub struct Installation {
 
 impl Installation {
     pub fn of(major: u16) -> Self {
-        let bin =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/postgresql/{major}/bin"));
-        assert!(
-            bin.join("postgres").exists(),
-            "PostgreSQL {major} is not in '{}'; try: scripts/fetch-test-servers",
-            bin.display()
-        );
+        let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/postgresql/{major}/bin"));
+        assert!(bin.join("postgres").exists(), "PostgreSQL {major} is not in '{}'; try: scripts/fetch-test-servers", bin.display());
         // The user who runs the servers may not be able to follow the way through a private home; the real folder is open to all.
-        Self {
-            major,
-            bin: bin.canonicalize().unwrap(),
-        }
+        Self { major, bin: bin.canonicalize().unwrap() }
     }
 
     pub fn program(&self, name: &str) -> PathBuf {
@@ -52,20 +45,14 @@ impl Folder {
     pub fn new() -> Self {
         // Servers refuse to run as root. Where the tests do not run as root, their own user will do.
         let owner = nix::unistd::geteuid().is_root().then(|| {
-            let user = ["postgres", "nobody"]
-                .into_iter()
-                .find_map(|name| User::from_name(name).unwrap());
+            let user = ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).unwrap());
             let user = user.expect("a user 'postgres' or 'nobody' to run the servers");
             (user.uid, user.gid)
         });
-        let folder = tempfile::Builder::new()
-            .prefix("understudy-servers-")
-            .tempdir()
-            .unwrap();
+        let folder = tempfile::Builder::new().prefix("understudy-servers-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(folder.path(), Some(uid.as_raw()), Some(gid.as_raw()))
-                .unwrap();
+            std::os::unix::fs::chown(folder.path(), Some(uid.as_raw()), Some(gid.as_raw())).unwrap();
         }
         Self { folder, owner }
     }
@@ -80,17 +67,19 @@ impl Folder {
         User::from_uid(uid).unwrap().unwrap().name
     }
 
+    /// The name of that user's group.
+    pub fn group_name(&self) -> String {
+        let gid = self.owner.map_or_else(nix::unistd::getegid, |(_, gid)| gid);
+        Group::from_gid(gid).unwrap().unwrap().name
+    }
+
     /// Runs a program as the folder's owner and wants it to succeed.
     pub fn run(&self, command: &mut Command) -> Output {
         if let Some((uid, gid)) = self.owner {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
         // A message in another language could not be understood, a locale of the machine not be found by a foreign C library.
-        let output = command
-            .current_dir("/")
-            .env("LC_ALL", "C")
-            .output()
-            .unwrap();
+        let output = command.current_dir("/").env("LC_ALL", "C").output().unwrap();
         assert!(
             output.status.success(),
             "{command:?}: {}{}",
@@ -104,16 +93,7 @@ impl Folder {
     pub fn primary(&self, major: u16) -> Server<'_> {
         let server = self.server(major, "primary");
         let mut initdb = Command::new(server.installation.program("initdb"));
-        self.run(initdb.arg("-D").arg(&server.data).args([
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "--no-locale",
-            "-E",
-            "UTF8",
-            "--nosync",
-        ]));
+        self.run(initdb.arg("-D").arg(&server.data).args(["-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8", "--nosync"]));
         server.configure(&format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_level = replica\nmax_wal_senders = 5\nmax_replication_slots = 5\nhot_standby = on\nfsync = off\n",
             self.path().display()
@@ -124,16 +104,19 @@ impl Folder {
 
     /// A server that is not there yet.
     pub fn server(&self, major: u16, name: &str) -> Server<'_> {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        Server {
-            folder: self,
-            installation: Installation::of(major),
-            data: self.path().join(name),
-            port,
+        Server { folder: self, installation: Installation::of(major), data: self.path().join(name), port: free_port() }
+    }
+}
+
+/// A port that nothing listens on, and that stays free until the server is made: below the range from which the system takes the ports of
+/// outgoing connections, and different for each process, since tests run side by side.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(16).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + (number % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
         }
     }
 }
@@ -150,30 +133,14 @@ impl<'a> Server<'a> {
     /// A copy of this server's data with a slot of its own, as any base backup makes it: no standby yet.
     pub fn base_backup(&self, name: &str) -> Server<'a> {
         let copy = self.folder.server(self.installation.major, name);
-        self.execute(&format!(
-            "SELECT pg_create_physical_replication_slot('{name}')"
-        ));
+        self.execute(&format!("SELECT pg_create_physical_replication_slot('{name}')"));
         // The packages of 10 and 11 have no pg_basebackup; a newer one reads older servers.
         let newest = Installation::of(self.installation.major.max(15));
         let port = self.port.to_string();
         let mut command = Command::new(newest.program("pg_basebackup"));
         self.folder.run(
             command
-                .args([
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    &port,
-                    "-U",
-                    "postgres",
-                    "-X",
-                    "stream",
-                    "-c",
-                    "fast",
-                    "--no-sync",
-                    "-S",
-                    name,
-                ])
+                .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-X", "stream", "-c", "fast", "--no-sync", "-S", name])
                 .arg("-D")
                 .arg(&copy.data),
         );
@@ -189,14 +156,7 @@ impl<'a> Server<'a> {
     }
 
     pub fn start(&self) {
-        self.pg_ctl(&[
-            "-w",
-            "-t",
-            "30",
-            "-l",
-            &self.data.with_extension("log").display().to_string(),
-            "start",
-        ]);
+        self.pg_ctl(&["-w", "-t", "30", "-l", &self.data.with_extension("log").display().to_string(), "start"]);
     }
 
     pub fn stop(&self) {
@@ -204,37 +164,19 @@ impl<'a> Server<'a> {
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
-        self.folder.run(
-            Command::new(self.installation.program("pg_ctl"))
-                .arg("-D")
-                .arg(&self.data)
-                .args(arguments),
-        );
+        self.folder.run(Command::new(self.installation.program("pg_ctl")).arg("-D").arg(&self.data).args(arguments));
     }
 
     /// The process that listens, as its own file says.
     pub fn postmaster(&self) -> Option<nix::unistd::Pid> {
         let text = std::fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
-        text.lines()
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-            .map(nix::unistd::Pid::from_raw)
+        text.lines().next()?.trim().parse().ok().map(nix::unistd::Pid::from_raw)
     }
 
     pub fn client(&self) -> Client {
-        let settings = format!(
-            "host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=5",
-            self.port
-        );
-        Client::connect(&settings, NoTls).unwrap_or_else(|error| {
-            panic!(
-                "cannot connect to '{}': {error}; its log:\n{}",
-                self.data.display(),
-                self.log()
-            )
-        })
+        let settings = format!("host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=5", self.port);
+        Client::connect(&settings, NoTls)
+            .unwrap_or_else(|error| panic!("cannot connect to '{}': {error}; its log:\n{}", self.data.display(), self.log()))
     }
 
     pub fn log(&self) -> String {
@@ -247,10 +189,7 @@ impl<'a> Server<'a> {
 
     /// One value, as text.
     pub fn ask(&self, expression: &str) -> String {
-        let row = self
-            .client()
-            .query_one(&format!("SELECT ({expression})::text"), &[])
-            .unwrap();
+        let row = self.client().query_one(&format!("SELECT ({expression})::text"), &[]).unwrap();
         row.get::<_, Option<String>>(0).unwrap_or_default()
     }
 
@@ -302,12 +241,7 @@ impl Drop for Server<'_> {
             if let Some((uid, gid)) = self.folder.owner {
                 command.uid(uid.as_raw()).gid(gid.as_raw());
             }
-            let _ = command
-                .current_dir("/")
-                .arg("-D")
-                .arg(&self.data)
-                .args(["-w", "-m", "immediate", "stop"])
-                .output();
+            let _ = command.current_dir("/").arg("-D").arg(&self.data).args(["-w", "-m", "immediate", "stop"]).output();
         }
     }
 }
@@ -319,10 +253,7 @@ pub const APPLICATION_NAME: &str = r"o'clock \ standby";
 
 /// Runs a module as Ansible does and gives its one JSON object.
 pub fn module(name: &str, mut options: Value, more: Value) -> Value {
-    options
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let program = match name {
         "postgres_promote" => env!("CARGO_BIN_EXE_postgres_promote"),
         "postgres_recovery_conf" => env!("CARGO_BIN_EXE_postgres_recovery_conf"),
@@ -335,10 +266,6 @@ pub fn module(name: &str, mut options: Value, more: Value) -> Value {
     assert_eq!(text.lines().count(), 1, "one line: {text}");
     assert!(!text.contains("secret"), "the password is shown: {text}");
     let object: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(
-        output.status.success(),
-        object.get("failed").is_none(),
-        "{object}"
-    );
+    assert_eq!(output.status.success(), object.get("failed").is_none(), "{object}");
     object
 }

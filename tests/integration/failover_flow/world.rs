@@ -1013,7 +1013,8 @@ impl Servers for World {
             node.data.as_mut().unwrap().synchronous = standby.is_some();
             let server = node.server.as_mut().unwrap();
             server.written = standby.is_some();
-            server.applied_in = Some(CHECKPOINTER_DELAY);
+            // Each as bad as it can be: protection comes late, and is gone at once.
+            server.applied_in = Some(if standby.is_some() { CHECKPOINTER_DELAY } else { 0 });
             Ok(())
         };
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await

@@ -150,7 +150,7 @@ mod tests {
         let address = Some([10, 0, 0, 2].into());
         let following = following(&"pg-b".parse().unwrap(), &"pg-a".parse().unwrap(), address, Path::new("/run/p")).unwrap();
         let conninfo = following.primary_conninfo.as_ref().unwrap();
-        assert!(conninfo.to_connection_string().starts_with("host='pg-a' hostaddr='10.0.0.2' port="), "{}", conninfo.to_connection_string());
+        assert!(conninfo.to_connection_string().starts_with("host=pg-a hostaddr=10.0.0.2 port="), "{}", conninfo.to_connection_string());
         assert_eq!(following.extra["synchronous_standby_names"], Some(String::new()));
         assert_eq!(following.extra["wal_retrieve_retry_interval"], None);
         assert_eq!(following.primary_slot_name.as_deref(), Some("understudy_pg_b"));

@@ -75,13 +75,14 @@ fn access_rules(database: &str, database_user: &str) -> String {
     )
 }
 
-/// The recovery settings of a primary. `synchronous`: commits wait for the peer from the first one on.
+/// The recovery settings of a primary. `synchronous`: commits wait for the peer from the first one on. Otherwise the setting stays as failover-check left it:
+/// it may be about to vouch for the standby, and a primary restarted at that moment without the setting would acknowledge what the standby lacks.
 #[must_use]
 pub fn leading(peer: &NodeName, synchronous: bool) -> RecoveryConf {
     RecoveryConf {
         standby_mode: false,
         // The hyphen in a node's name asks for quotes inside the list.
-        extra: managed(if synchronous { format!("\"{peer}\"") } else { String::new() }),
+        extra: managed(synchronous.then(|| format!("\"{peer}\""))),
         ..RecoveryConf::default()
     }
 }
@@ -106,17 +107,16 @@ pub fn following(node: &NodeName, primary: &NodeName, password_file: &Path) -> R
         primary_slot_name: Some(node.slot()),
         recovery_target_timeline: Some("latest".to_owned()),
         // A standby that is promoted has no standby of its own: commits that waited for one would hang.
-        extra: managed(String::new()),
+        extra: managed(Some(String::new())),
         ..RecoveryConf::default()
     })
 }
 
-/// What failover-check changes by ALTER SYSTEM. A clone or a rewind copies it from the other node, where it meant something else.
-fn managed(synchronous_standby_names: String) -> BTreeMap<String, Option<String>> {
-    BTreeMap::from([
-        ("synchronous_standby_names".to_owned(), Some(synchronous_standby_names)),
-        ("wal_retrieve_retry_interval".to_owned(), None),
-    ])
+/// What failover-check changes by ALTER SYSTEM. A clone or a rewind copies it from the other node, where it meant something else. Without
+/// `synchronous_standby_names` that setting stays as it is.
+fn managed(synchronous_standby_names: Option<String>) -> BTreeMap<String, Option<String>> {
+    let names = synchronous_standby_names.map(|names| ("synchronous_standby_names".to_owned(), Some(names)));
+    names.into_iter().chain([("wal_retrieve_retry_interval".to_owned(), None)]).collect()
 }
 
 /// A libpq password file for both roles, on a tmpfs; written at each start, read by the walreceiver and the client programs.
@@ -148,6 +148,10 @@ mod tests {
         assert_eq!(following.extra["wal_retrieve_retry_interval"], None);
         assert_eq!(following.primary_slot_name.as_deref(), Some("understudy_pg_b"));
         assert_eq!(leading(&"pg-b".parse().unwrap(), true).extra["synchronous_standby_names"].as_deref(), Some("\"pg-b\""));
-        assert_eq!(leading(&"pg-b".parse().unwrap(), false).extra["synchronous_standby_names"].as_deref(), Some(""));
+    }
+
+    #[test]
+    fn i2_a_primary_that_the_record_does_not_vouch_for_keeps_the_synchronous_setting_it_has() {
+        assert!(!leading(&"pg-b".parse().unwrap(), false).extra.contains_key("synchronous_standby_names"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -27,8 +27,12 @@ impl Checker {
             .append(true)
             .open(&log)
             .unwrap();
-        let process = installation
-            .program_with(settings)
+        // Ends with the test also when that is killed: a checker that is left over would mend what others break.
+        let program = installation.program_with(settings);
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program.get_program())
+            .args(program.get_args())
             .args(["run", "--for", FOR])
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())

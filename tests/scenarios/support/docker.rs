@@ -8,12 +8,22 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Runs `docker`, whatever comes of it.
+/// How long a `docker` command may take. `docker stop` waits up to a minute for the server.
+const LIMIT_SECONDS: &str = "90";
+
+/// Runs `docker`, whatever comes of it. The Engine itself may hang (see [`Node::pause`]); the scenario has to say so.
 fn try_docker(arguments: &[&str]) -> Output {
-    Command::new("docker")
+    let output = Command::new("timeout")
+        .args([LIMIT_SECONDS, "docker"])
         .args(arguments)
         .output()
-        .unwrap_or_else(|error| panic!("cannot run docker: {error}; try: make scenarios"))
+        .unwrap_or_else(|error| panic!("cannot run docker: {error}; try: make scenarios"));
+    assert!(
+        output.status.code() != Some(124),
+        "docker {} did not end within {LIMIT_SECONDS} s: the Engine hangs",
+        arguments.join(" ")
+    );
+    output
 }
 
 /// Runs `docker`, which has to succeed.
@@ -110,6 +120,10 @@ impl Node {
     }
 
     /// `docker pause`: the kernel gives its processes no time; its sockets stay.
+    ///
+    /// Seen on Docker 20.10 with cgroup v1: a `docker exec` that begins at the very moment of the pause is frozen half
+    /// made, and holds the container's lock in the Engine, so that `inspect` and `kill` hang until someone thaws the
+    /// cgroup by hand.
     pub fn pause(&self) {
         docker(&["pause", &self.container]);
     }
@@ -208,24 +222,11 @@ impl App {
         })
     }
 
-    /// The user that the app connects as, from its environment or its command.
-    pub fn database_user(&self) -> String {
-        let listed = inspect(
-            &self.container,
-            "{{range .Config.Env}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}",
-        )
-        .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
-        let lines: Vec<&str> = listed.lines().collect();
-        let from_environment = lines
-            .iter()
-            .find_map(|line| line.strip_prefix("UNDERSTUDY_DATABASE_USER="));
-        let from_command = lines
-            .iter()
-            .position(|line| *line == "--database-user")
-            .and_then(|flag| lines.get(flag + 1).copied());
-        from_environment
-            .or(from_command)
-            .unwrap_or_else(|| panic!("{} does not say its database user", self.container))
-            .to_owned()
+    /// A setting that Ansible gave the app by its environment, such as the database that it opens.
+    pub fn setting(&self, name: &str) -> String {
+        let listed = inspect(&self.container, "{{range .Config.Env}}{{println .}}{{end}}")
+            .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
+        let value = listed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("{} has no {name} in its environment:\n{listed}", self.container)).to_owned()
     }
 }

@@ -19,6 +19,9 @@ const SETTINGS: &str = "/etc/understudy-test/failover-check.toml";
 /// The program under test, where `UNDERSTUDY_FAILOVER_CHECK` names no other.
 const PROGRAM: &str = "/usr/local/sbin/failover-check";
 
+/// How long a command of the program may take; `wait-healthy` is given less.
+const COMMAND_LIMIT_SECONDS: &str = "300";
+
 /// Held by the scenario that runs, across processes: `cargo test` knows nothing of nextest's groups.
 const ALONE: &str = "/run/lock/understudy-scenarios.lock";
 
@@ -28,7 +31,6 @@ struct Settings {
     state_directory: PathBuf,
     app_container: String,
     app_url: String,
-    database: String,
     #[serde(default = "default_port")]
     postgres_port: u16,
     nodes: BTreeMap<String, String>,
@@ -147,7 +149,7 @@ impl Installation {
         }
     }
 
-    /// How to log in as the app does. The user's name is known to the app's container only.
+    /// How to log in as the app does.
     pub fn login(&self) -> Login {
         let file = self.configuration().join("secrets/app/database_password");
         let password = fs::read_to_string(&file)
@@ -160,8 +162,8 @@ impl Installation {
                 .map(|name| self.node(name))
                 .collect(),
             port: self.settings.postgres_port,
-            database: self.settings.database.clone(),
-            user: self.app().database_user(),
+            database: self.app().setting("UNDERSTUDY_DATABASE"),
+            user: self.app().setting("UNDERSTUDY_DATABASE_USER"),
             password: password.strip_suffix('\n').unwrap_or(&password).to_owned(),
         }
     }
@@ -188,9 +190,13 @@ impl Installation {
         command
     }
 
-    /// Runs a command of the program under test to its end.
+    /// Runs a command of the program under test to its end, which has to come.
     pub fn failover_check(&self, arguments: &[&str]) -> Output {
-        self.program_with(&self.settings_file)
+        let program = self.program_with(&self.settings_file);
+        Command::new("timeout")
+            .arg(COMMAND_LIMIT_SECONDS)
+            .arg(program.get_program())
+            .args(program.get_args())
             .args(arguments)
             .output()
             .unwrap()

@@ -221,8 +221,8 @@ async fn pause(checker: &Checker, reason: &str) -> Result<(Report, ExitCode), Er
 async fn resume(checker: &Checker) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let before = checker.store.load()?;
-    let record = Record { paused: None, failovers: Vec::new(), ..before.clone() };
-    if record == before {
+    let record = Record { paused: None, counted_since: Some(Timestamp::now()), ..before.clone() };
+    if before.paused.is_none() && before.failovers_within(checker.settings.flapping_window, Timestamp::now()) == 0 {
         return Ok((report::record(&record, "not paused, and no failover counted: nothing to resume".to_owned()), ExitCode::Done));
     }
     checker.store.save(&record)?;
@@ -266,7 +266,7 @@ async fn switchover(checker: &Checker, to: Option<&NodeName>) -> Result<(Report,
         return Err(refused("the primary does not confirm that the standby is in sync", "failover-check explain; a lost primary is failed over by failover-check run"));
     }
     let reason = format!("switchover ordered by {}", person());
-    carry_through(checker, &turn, &look, TransitionKind::Switchover, reason).await
+    carry_through(checker, &turn, &look, TransitionKind::Switchover, false, reason).await
 }
 
 async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
@@ -278,22 +278,22 @@ async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
         return Err(refused(format!("{} is up and takes writes", seen.primary.name), "failover-check switchover, which loses nothing"));
     }
     let adopted = seen.primary.is_down() && seen.standby.is_seen_as_primary();
-    let loss = match promotable(seen) {
-        Ok(()) => "nothing acknowledged is lost".to_owned(),
-        Err(why @ Unpromotable::Ineligible { .. }) => why.to_string(),
-        Err(Unpromotable::NotInRecovery) if adopted => format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name),
+    let (lossy, loss) = match promotable(seen) {
+        Ok(()) => (false, "nothing acknowledged is lost".to_owned()),
+        Err(why @ Unpromotable::Ineligible { .. }) => (true, why.to_string()),
+        Err(Unpromotable::NotInRecovery) if adopted => (true, format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name)),
         Err(why) => return Err(refused(why.to_string(), "mend the standby first (failover-check explain); it alone can be promoted")),
     };
     let reason = format!("failover ordered by {}, data loss accepted: {loss}", person());
-    carry_through(checker, &turn, &look, TransitionKind::Failover, reason).await
+    carry_through(checker, &turn, &look, TransitionKind::Failover, lossy, reason).await
 }
 
 /// Changes the primary and then passes until the pair is healthy again, or for the limit.
-async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: TransitionKind, reason: String) -> Result<(Report, ExitCode), Error> {
+async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: TransitionKind, lossy: bool, reason: String) -> Result<(Report, ExitCode), Error> {
     let begun = Instant::now();
     let to = &look.seen.standby.name;
     log::info!("{} → {to}: {reason}", look.record.primary);
-    if let Outcome::RolledBack { primary, why } = checker.actor().begin(look.record.clone(), kind, to, reason).await? {
+    if let Outcome::RolledBack { primary, why } = checker.actor().begin(look.record.clone(), kind, to, lossy, reason).await? {
         return Err(refused(format!("rolled back, {primary} is primary still: {why}"), "failover-check explain"));
     }
     let writable_after = begun.elapsed().as_secs_f64();

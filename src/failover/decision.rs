@@ -224,8 +224,24 @@ pub enum Reason {
     },
     /// The record vouches for a standby that commits do not wait for.
     EligibleWithoutSync,
+    /// The operator's own `synchronous_commit` keeps commits from waiting for the standby's disk.
+    WeakCommits(String),
     /// Commits wait for a standby that does not stream.
     StandbyLost(Duration),
+    /// The standby has not streamed for so long that a person should look.
+    Unprotected {
+        /// For how long.
+        time: Duration,
+        /// What is seen of the standby.
+        seen: String,
+    },
+    /// The standby was started so often and did not stay up.
+    StandbyDoesNotStart {
+        /// How often.
+        attempts: u32,
+        /// How it ended.
+        how: String,
+    },
     /// The standby's container does not run.
     StandbyDown(String),
     /// The standby runs in recovery and does not stream.
@@ -285,6 +301,13 @@ impl fmt::Display for Reason {
             Self::AppStillReady => f.write_str("the primary is silent to the host, but the app says that a writable primary answers it"),
             Self::Suspicion { passes, time, seen } => write!(f, "the primary is silent on {passes} passes over {} ({seen}), and inside its container too", seconds(*time)),
             Self::EligibleWithoutSync => f.write_str("the record calls the standby eligible, but commits do not wait for it"),
+            Self::WeakCommits(setting) => {
+                write!(f, "synchronous_commit = {setting} on the primary lets commits go before the standby has them on its disk; remove that setting to have a standby that can take over")
+            }
+            Self::Unprotected { time, seen } => write!(f, "the pair has been without a standby that streams for {} ({seen}); see the log of its container", seconds(*time)),
+            Self::StandbyDoesNotStart { attempts, how } => {
+                write!(f, "the standby did not stay up in {attempts} attempts ({how}); see the log of its container; it is tried again each minute")
+            }
             Self::StandbyLost(time) => write!(f, "commits wait for a standby that has not streamed for {}", seconds(*time)),
             Self::StandbyDown(why) => write!(f, "the standby's container does not run ({why})"),
             Self::StandbyStuck(time) => write!(f, "the standby runs and has not streamed for {}: its node looks at its start whether it needs a new copy", seconds(*time)),

@@ -103,8 +103,9 @@ impl Memory {
         let silent = runs && matches!(seen.primary.server, ServerView::Silent(_));
         let alive_inside = seen.primary.inside == InsideView::Alive;
         let preparing = matches!(seen.primary.inside, InsideView::Preparing(_));
+        let dead_inside = matches!(seen.primary.inside, InsideView::Dead(_));
         let writable = seen.primary.is_seen_as_primary();
-        go_on(&mut self.silent_since, silent && !alive_inside && !preparing, at);
+        go_on(&mut self.silent_since, silent && dead_inside, at);
         self.silent_passes = if self.silent_since.is_none() { 0 } else if broken { 1 } else { self.silent_passes.saturating_add(1) };
         go_on(&mut self.isolated_since, silent && alive_inside, at);
         go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), at);
@@ -115,6 +116,11 @@ impl Memory {
             if let Some(start) = self.starts.get_mut(&seen.primary.name) {
                 start.attempts = 0;
             }
+        }
+        if seen.link().is_some_and(|link| link.streaming)
+            && let Some(start) = self.starts.get_mut(&seen.standby.name)
+        {
+            start.attempts = 0;
         }
         self
     }
@@ -149,6 +155,7 @@ impl Memory {
             link_lost_for: since(self.link_lost_since).unwrap_or_default(),
             primary_started_ago: since(start(&seen.primary.name).map(|start| start.at)),
             primary_start_attempts: start(&seen.primary.name).map_or(0, |start| start.attempts),
+            standby_start_attempts: start(&seen.standby.name).map_or(0, |start| start.attempts),
             standby_started_ago: since(start(&seen.standby.name).map(|start| start.at)),
             recent_failovers,
             behind: self

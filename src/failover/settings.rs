@@ -155,7 +155,7 @@ struct FileThresholds {
     standby_grace_seconds: f64,
     standby_restart_grace_seconds: f64,
     node_start_cooldown_seconds: f64,
-    primary_start_attempts: u32,
+    start_attempts: u32,
     flapping_limit: u32,
     flapping_window_seconds: f64,
 }
@@ -177,7 +177,7 @@ impl Default for FileThresholds {
             // Far beyond any hiccup of the network: a standby that is still not streaming then has lost its place in the log.
             standby_restart_grace_seconds: 60.0,
             node_start_cooldown_seconds: 5.0,
-            primary_start_attempts: 3,
+            start_attempts: 3,
             // There and back again may happen in a bad night; a fourth time has a cause that another failover does not cure.
             flapping_limit: 3,
             flapping_window_seconds: 1_800.0,
@@ -218,7 +218,7 @@ impl Settings {
             standby_grace: duration("standby_grace_seconds", limits.standby_grace_seconds, 0.0)?,
             standby_restart_grace: duration("standby_restart_grace_seconds", limits.standby_restart_grace_seconds, 0.0)?,
             node_start_cooldown: duration("node_start_cooldown_seconds", limits.node_start_cooldown_seconds, 0.0)?,
-            primary_start_attempts: count("primary_start_attempts", limits.primary_start_attempts)?,
+            start_attempts: count("start_attempts", limits.start_attempts)?,
             flapping_limit: count("flapping_limit", limits.flapping_limit)?,
         };
         let probe_deadline = duration("probe_deadline_seconds", limits.probe_deadline_seconds, 0.01)?;

@@ -69,6 +69,7 @@ fn access_rules(database: &str, database_user: &str) -> String {
          local  all          postgres                     peer\n\
          host   replication  {REPLICATION_USER}  samenet  scram-sha-256\n\
          host   postgres     {FAILOVER_USER}     samenet  scram-sha-256\n\
+         host   postgres     {REPLICATION_USER}  samenet  scram-sha-256\n\
          host   {0}  {1}  samenet  scram-sha-256\n\
          local  {0}  {1}  scram-sha-256\n",
         name(database),

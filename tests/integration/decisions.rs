@@ -28,9 +28,9 @@ const DIMENSIONS: &[(&str, &[&str])] = &[
     ("paused", &["no", "yes"]),
     ("eligible", &["no", "yes"]),
     // The primary's word on the standby: do commits wait, and how far is it? Only a writable primary says.
-    ("commits", &["wait/sync", "wait/async", "wait/lost", "free/caught-up", "free/behind", "free/lost"]),
+    ("commits", &["wait/sync", "wait/async", "wait/lost", "free/caught-up", "free/behind", "free/lost", "weak/sync"]),
     ("app", &["ready", "not-ready"]),
-    ("time", &["short", "long"]),
+    ("time", &["short", "long", "very-long"]),
     ("started", &["long-ago", "a-while-ago", "just-now"]),
     ("attempts", &["left", "used-up"]),
     ("failovers", &["few", "many"]),
@@ -59,14 +59,14 @@ fn thresholds() -> Thresholds {
         standby_grace: Duration::from_secs(5),
         standby_restart_grace: Duration::from_secs(60),
         node_start_cooldown: Duration::from_secs(5),
-        primary_start_attempts: 3,
+        start_attempts: 3,
         flapping_limit: 3,
     }
 }
 
 fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
     let lsn = Some("0/3000000".parse().unwrap());
-    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn }
+    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming }
 }
 
 fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
@@ -76,7 +76,8 @@ fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
     PrimaryStatus {
         read_only,
         flushed: "0/3000000".parse().unwrap(),
-        synchronous_standby_names: if waits == "wait" { "\"pg-b\"".to_owned() } else { String::new() },
+        synchronous_standby_names: if waits == "free" { String::new() } else { "\"pg-b\"".to_owned() },
+        synchronous_commit: if waits == "weak" { "local" } else { "on" }.to_owned(),
         standbys: if link == "lost" { Vec::new() } else { vec![row] },
     }
 }
@@ -120,7 +121,7 @@ fn observation(point: &Point) -> Observation {
         "silent" => ServerView::Silent(why()),
         _ => ServerView::NotAsked,
     };
-    let long = word(point, "time") == "long";
+    let long = word(point, "time") != "short";
     let time = |limit: Duration| if long { limit } else { Duration::ZERO };
     let started = match word(point, "started") {
         "just-now" => Some(Duration::from_secs(1)),
@@ -146,9 +147,10 @@ fn observation(point: &Point) -> Observation {
             starting_for: time(limits.startup_grace),
             app_unready_for: time(limits.app_grace),
             app_restarted_ago: started,
-            link_lost_for: time(limits.standby_restart_grace),
+            link_lost_for: if word(point, "time") == "very-long" { Duration::from_secs(600) } else { time(limits.standby_restart_grace) },
             primary_started_ago: started,
-            primary_start_attempts: if word(point, "attempts") == "used-up" { limits.primary_start_attempts } else { 0 },
+            primary_start_attempts: if word(point, "attempts") == "used-up" { limits.start_attempts } else { 0 },
+            standby_start_attempts: if word(point, "attempts") == "used-up" { limits.start_attempts } else { 0 },
             standby_started_ago: started,
             recent_failovers: if word(point, "failovers") == "many" { limits.flapping_limit } else { 0 },
             behind: None,
@@ -265,12 +267,12 @@ fn i1_nothing_is_promoted_while_the_primary_answers_anybody() {
         if !fails_over(decision) {
             return;
         }
-        let time = word(point, "time");
+        let long = word(point, "time") != "short";
         match word(point, "primary") {
             "stopped" | "missing" => {}
-            "starting" | "silent/preparing-inside" => assert_eq!(time, "long"),
-            "silent/dead-inside" => assert_eq!((time, word(point, "app")), ("long", "not-ready")),
-            "silent/alive-inside" => assert_eq!((time, word(point, "app"), word(point, "standby")), ("long", "not-ready", "follows")),
+            "starting" | "silent/preparing-inside" => assert!(long),
+            "silent/dead-inside" => assert_eq!((long, word(point, "app")), (true, "not-ready")),
+            "silent/alive-inside" => assert_eq!((long, word(point, "app"), word(point, "standby")), (true, "not-ready", "follows")),
             other => panic!("failover while the primary is {other}: {point:?}"),
         }
     });
@@ -289,7 +291,7 @@ fn i2_only_an_eligible_standby_that_answers_in_recovery_is_promoted() {
 #[test]
 fn i2_commits_are_let_go_only_for_a_standby_that_does_not_stream() {
     for_every_point(|point, _, decision| match decision.action {
-        Action::DropToAsync => assert_eq!((word(point, "commits"), word(point, "time")), ("wait/lost", "long"), "{point:?}"),
+        Action::DropToAsync => assert_eq!((word(point, "commits"), word(point, "time") == "short"), ("wait/lost", false), "{point:?}"),
         Action::RestoreSync => assert!(["wait/sync", "wait/async", "free/caught-up"].contains(&word(point, "commits")), "{point:?}"),
         _ => {}
     });
@@ -322,7 +324,7 @@ fn i6_the_app_never_moves_a_primary_that_is_up() {
         let up = ["writable", "read-only", "in-recovery", "refusing", "stranger"].contains(&word(point, "primary"));
         assert!(!(up && fails_over(decision)), "{point:?}");
         if decision.action == Action::RestartApp {
-            assert_eq!((word(point, "primary"), word(point, "app"), word(point, "time")), ("writable", "not-ready", "long"), "{point:?}");
+            assert_eq!((word(point, "primary"), word(point, "app"), word(point, "time") == "short"), ("writable", "not-ready", false), "{point:?}");
         }
     });
     // And a ready app only ever holds a failover back.

@@ -18,7 +18,7 @@ run_tests = $(if $(nextest),cargo nextest run --locked $(1) $(2),cargo test --lo
 .PHONY: up
 up: preflight setup build ## Set up everything this machine lacks, then run the pair, the app and failover-check
 	$(playbook) playbooks/run_containers.yml $(unattended) $(ARGS)
-	@scripts/say-what-next $(settings)
+	@scripts/say-what-next $(settings) $(ARGS)
 
 .PHONY: status
 status: setup ## Show who is primary, how the standby follows, and what failover-check thinks of it
@@ -31,7 +31,7 @@ down: setup ## Take the containers and the schedule away; data, record and secre
 ##@ Make it
 .PHONY: preflight
 preflight: # Whether `make up` can work at all, asked before anything changes
-	@scripts/preflight $(settings)
+	@scripts/preflight $(settings) $(ARGS)
 
 .PHONY: setup
 setup: .venv/requirements ## Make the virtual environment with Ansible and the linters
@@ -67,15 +67,18 @@ servers: build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
 	$(call run_tests,--test servers,,)
 
 .PHONY: playbooks
-playbooks: preflight setup build ## The playbooks on this machine, in an installation of their own
-	tests/playbooks/run
+playbooks: setup build ## The playbooks on this machine, in an installation of their own
+	@scripts/preflight tests/playbooks/installation.yml
+	.venv/bin/python tests/playbooks/run
 
 .PHONY: scenarios
-scenarios: preflight setup build ## Kill, freeze, cut and remove things of a test installation beside a real one
+scenarios: setup build ## Kill, freeze, cut and remove things of a test installation beside a real one
+	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run
 
 .PHONY: measure
-measure: preflight setup build ## From the kill of a primary to the first acknowledged write, with the time of each step
+measure: setup build ## From the kill of a primary to the first acknowledged write, with the time of each step
+	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run measure
 
 ##@ Leave it

@@ -6,7 +6,7 @@
 //!  record says        then                                        a crash here leaves
 //!  intent             old primary: no restart policy, kill, verify  the old primary stopped or running; it cannot start any more (postgres-node refuses)
 //!  fenced             wait until the standby has replayed           nobody writes; rolled back if the standby proves unfit
-//!  replayed           (written together with what follows)
+//!  replayed           look once more where a run was interrupted    as before
 //!  promote_requested  pg_promote, wait until writable               nobody or the new one writes; only forward from here
 //!  writable           epoch + 1, primary = new, ineligible, null    the new one writes; the next run writes the record
 //! ```
@@ -18,7 +18,8 @@
 //! # When `standby_eligible` changes
 //!
 //! True only after the primary shows the standby as synchronous *and* [`Servers::settle`] has come back, so that no commit can be acknowledged any
-//! more without the standby's flush. False *before* the setting is emptied, and with each change of primary.
+//! more without the standby's flush, *and* the standby has flushed the log up to where it ended then, so that it also has what was acknowledged without it.
+//! False *before* the setting is emptied, and with each change of primary.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -35,7 +36,7 @@ use super::runtime::{ContainerState, Runtime, RuntimeError};
 use super::servers::Servers;
 use super::settings::Settings;
 use crate::postgres::connection::ServerError;
-use crate::postgres::status::{RoleStatus, ServerStatus};
+use crate::postgres::status::{RoleStatus, ServerStatus, StandbyLink};
 use crate::record::{KEPT_FAILOVERS, NodeName, PastFailover, Record, RecordError, RecordStore, Step, Transition, TransitionKind};
 
 /// How long a killed container may take to be gone.
@@ -128,7 +129,7 @@ pub enum ActError {
     #[error("the container of {0} does not run or has no network")]
     NoAddress(NodeName),
     /// Commits do not wait for the standby yet.
-    #[error("{standby} is not counted as synchronous after {waited:?}")]
+    #[error("{standby} is not counted as synchronous, or has not caught up, after {waited:?}")]
     NotSynchronous {
         /// The standby.
         standby: NodeName,
@@ -157,6 +158,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             }
             Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, because).await,
             Action::StartPrimary { node } | Action::StartStandby { node } => self.start(node, record, &because).await,
+            Action::RestartStandby { node } => {
+                self.runtime.restart(self.container(node)?).await?;
+                self.journal.append("node_started", json!({ "node": node, "epoch": record.epoch, "reason": because }));
+                Ok(Outcome::Started(node.clone()))
+            }
             Action::MarkIneligible => {
                 self.mark_ineligible(record)?;
                 self.journal.append("marked_ineligible", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
@@ -207,14 +213,13 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         loop {
             match transition.step {
                 Step::Intent => self.reach(&mut record, &mut transition, Step::Fenced, begun)?,
-                Step::Fenced => match self.wait_for_replay(&to).await? {
-                    Ok(()) => self.reach(&mut record, &mut transition, Step::Replayed, begun)?,
-                    Err(why) => return self.roll_back(record, &from, why).await,
-                },
-                Step::Replayed => {
-                    let at = self.address(&to).await?;
-                    if let Err(error) = self.servers.hurry(at).await {
-                        log::warn!("{to}: the promotion may take some seconds longer: {error}");
+                // Replayed as well: whoever finds it does not know what has become of the standby since, and until promotion is asked for there is a way back.
+                Step::Fenced | Step::Replayed => {
+                    if let Err(why) = self.wait_for_replay(&to).await? {
+                        return self.roll_back(record, &from, why).await;
+                    }
+                    if transition.step == Step::Fenced {
+                        self.reach(&mut record, &mut transition, Step::Replayed, begun)?;
                     }
                     self.reach(&mut record, &mut transition, Step::PromoteRequested, begun)?;
                 }
@@ -250,13 +255,14 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     /// [`ActError::NotFenced`] when it will not stop; an error of the runtime is no proof either.
     async fn fence(&self, node: &NodeName, grace: Option<Duration>) -> Result<(), ActError> {
         let container = self.container(node)?;
-        let mut told = false;
+        let (mut forbidden, mut told) = (false, false);
         let mut until = Instant::now() + FENCE_LIMIT;
         loop {
             match self.runtime.inspect(container).await? {
                 ContainerState::Missing => return Ok(()),
                 ContainerState::Stopped { restarts: false, .. } => return Ok(()),
-                ContainerState::Stopped { restarts: true, .. } | ContainerState::Running { restarts: true, .. } if Instant::now() < until => {
+                ContainerState::Stopped { restarts: true, .. } | ContainerState::Running { restarts: true, .. } if !forbidden => {
+                    forbidden = true;
                     self.runtime.forbid_restart(container).await?;
                 }
                 ContainerState::Running { .. } if !told => {
@@ -324,7 +330,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 ContainerState::Running { address: Some(at), paused: false, .. } => {
                     if Instant::now() >= next_request {
                         // Its answer does not matter: what counts is whether the node becomes writable. Asked again, since a node that was still starting has not heard it.
-                        last = self.servers.request_promotion(at).await.err();
+                        last = self.servers.promote(at).await.err();
                         next_request = Instant::now() + Duration::from_secs(1);
                     }
                     match self.servers.is_writable(at).await {
@@ -425,7 +431,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         self.servers.set_synchronous_standby(at, Some(standby)).await.map_err(failed("make commits wait for the standby"))?;
         self.wait_for_sync(primary, at, standby).await?;
         self.servers.settle(at).await.map_err(failed("see the setting in force"))?;
-        // Once more after the checkpoints, which may have taken long.
+        // Once more: only what this finds at the end of the log, and what comes after it, is all that was ever acknowledged.
         self.wait_for_sync(primary, at, standby).await?;
         self.store.save(&Record { standby_eligible: true, ..record.clone() })?;
         self.journal.append("sync_restored", json!({ "epoch": record.epoch, "node": standby, "seconds": seconds_since(begun) }));
@@ -437,16 +443,20 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         Ok(Outcome::Done)
     }
 
+    /// Waits until the standby is counted as synchronous and has flushed all that was in the primary's log at the time of the call. To be shown as `sync` it
+    /// need not: it may lag behind, or have frozen a moment ago.
     async fn wait_for_sync(&self, primary: &NodeName, at: IpAddr, standby: &NodeName) -> Result<(), ActError> {
         let until = Instant::now() + SYNC_LIMIT;
+        let mut end = None;
         loop {
             let answer = self.servers.ask(at).await;
             let status = answer.map_err(|source| ActError::Server { node: primary.clone(), doing: "see its standby", source })?;
-            if let RoleStatus::Primary(status) = status.role
-                && !status.synchronous_standby_names.is_empty()
-                && status.standbys.iter().any(|link| link.name == standby.as_str() && link.streaming && link.synchronous)
-            {
-                return Ok(());
+            if let RoleStatus::Primary(status) = status.role {
+                let end = *end.get_or_insert(status.flushed);
+                let has_all = |link: &StandbyLink| link.streaming && link.synchronous && link.flushed.is_some_and(|flushed| flushed >= end);
+                if !status.synchronous_standby_names.is_empty() && status.standbys.iter().any(|link| link.name == standby.as_str() && has_all(link)) {
+                    return Ok(());
+                }
             }
             if Instant::now() >= until {
                 return Err(ActError::NotSynchronous { standby: standby.clone(), waited: SYNC_LIMIT });

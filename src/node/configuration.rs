@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::postgres::conninfo::Conninfo;
@@ -75,48 +76,51 @@ fn access_rules(database: &str, database_user: &str) -> String {
     )
 }
 
-/// The recovery settings of a primary. `synchronous`: commits wait for the peer from the first one on.
+/// The recovery settings of a primary. `synchronous`: commits wait for the peer from the first one on. Otherwise the setting stays as failover-check left it:
+/// it may be about to vouch for the standby, and a primary restarted at that moment without the setting would acknowledge what the standby lacks.
 #[must_use]
 pub fn leading(peer: &NodeName, synchronous: bool) -> RecoveryConf {
     RecoveryConf {
         standby_mode: false,
         // The hyphen in a node's name asks for quotes inside the list.
-        extra: managed(if synchronous { format!("\"{peer}\"") } else { String::new() }),
+        extra: managed(synchronous.then(|| format!("\"{peer}\""))),
         ..RecoveryConf::default()
     }
 }
 
-/// The recovery settings of a standby of `primary`.
+/// The recovery settings of a standby of `primary`. With its `address`, where that is known, the walreceiver resolves no name: the Engine's resolver asks the
+/// world outside for the name of a container that is gone, which takes 20 s where nothing answers, and a promotion waits for the walreceiver to end. Should the
+/// primary come back under another address, R335 restarts this node.
 ///
 /// # Errors
 /// Never for names and paths of ours; the connection string's own rules are checked where it is made.
-pub fn following(node: &NodeName, primary: &NodeName, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
+pub fn following(node: &NodeName, primary: &NodeName, address: Option<IpAddr>, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
     let password_file = password_file.to_string_lossy();
-    let conninfo = Conninfo::new([
-        ("host", primary.as_str()),
+    let address = address.map(|address| address.to_string());
+    let known = address.as_deref().map(|address| ("hostaddr", address));
+    let conninfo = Conninfo::new([("host", primary.as_str())].into_iter().chain(known).chain([
         ("port", "5432"),
         ("user", REPLICATION_USER),
         ("passfile", password_file.as_ref()),
         ("application_name", node.as_str()),
         ("connect_timeout", "3"),
-    ])?;
+    ]))?;
     Ok(RecoveryConf {
         standby_mode: true,
         primary_conninfo: Some(conninfo),
         primary_slot_name: Some(node.slot()),
         recovery_target_timeline: Some("latest".to_owned()),
         // A standby that is promoted has no standby of its own: commits that waited for one would hang.
-        extra: managed(String::new()),
+        extra: managed(Some(String::new())),
         ..RecoveryConf::default()
     })
 }
 
-/// What failover-check changes by ALTER SYSTEM. A clone or a rewind copies it from the other node, where it meant something else.
-fn managed(synchronous_standby_names: String) -> BTreeMap<String, Option<String>> {
-    BTreeMap::from([
-        ("synchronous_standby_names".to_owned(), Some(synchronous_standby_names)),
-        ("wal_retrieve_retry_interval".to_owned(), None),
-    ])
+/// What failover-check changes by ALTER SYSTEM. A clone or a rewind copies it from the other node, where it meant something else. Without
+/// `synchronous_standby_names` that setting stays as it is.
+fn managed(synchronous_standby_names: Option<String>) -> BTreeMap<String, Option<String>> {
+    let names = synchronous_standby_names.map(|names| ("synchronous_standby_names".to_owned(), Some(names)));
+    names.into_iter().chain([("wal_retrieve_retry_interval".to_owned(), None)]).collect()
 }
 
 /// A libpq password file for both roles, on a tmpfs; written at each start, read by the walreceiver and the client programs.
@@ -143,11 +147,18 @@ mod tests {
 
     #[test]
     fn a_standby_never_keeps_the_synchronous_setting_that_it_was_cloned_with() {
-        let following = following(&"pg-b".parse().unwrap(), &"pg-a".parse().unwrap(), Path::new("/run/p")).unwrap();
+        let address = Some([10, 0, 0, 2].into());
+        let following = following(&"pg-b".parse().unwrap(), &"pg-a".parse().unwrap(), address, Path::new("/run/p")).unwrap();
+        let conninfo = following.primary_conninfo.as_ref().unwrap();
+        assert!(conninfo.to_connection_string().starts_with("host=pg-a hostaddr=10.0.0.2 port="), "{}", conninfo.to_connection_string());
         assert_eq!(following.extra["synchronous_standby_names"], Some(String::new()));
         assert_eq!(following.extra["wal_retrieve_retry_interval"], None);
         assert_eq!(following.primary_slot_name.as_deref(), Some("understudy_pg_b"));
         assert_eq!(leading(&"pg-b".parse().unwrap(), true).extra["synchronous_standby_names"].as_deref(), Some("\"pg-b\""));
-        assert_eq!(leading(&"pg-b".parse().unwrap(), false).extra["synchronous_standby_names"].as_deref(), Some(""));
+    }
+
+    #[test]
+    fn i2_a_primary_that_the_record_does_not_vouch_for_keeps_the_synchronous_setting_it_has() {
+        assert!(!leading(&"pg-b".parse().unwrap(), false).extra.contains_key("synchronous_standby_names"));
     }
 }

@@ -27,7 +27,7 @@ pub enum DataDirectory {
 pub enum Plan {
     /// Make a new cluster, and start as its primary.
     Initialise,
-    /// Start as primary. `synchronous`: commits wait for the peer from the first one on, since the record vouches for it.
+    /// Start as primary. `synchronous`: commits wait for the peer from the first one on, since the record vouches for it; else they wait or not as before.
     Lead {
         /// See above.
         synchronous: bool,

@@ -9,3 +9,6 @@ mod web;
 
 // What is decided on whatever can be seen.
 mod decisions;
+
+// What is done, interrupted wherever it can be.
+mod failover_flow;

@@ -50,7 +50,7 @@ pub struct Scenario {
     writer: Writer,
     poller: WritablePoller,
     // Dropped last, in this order: cron comes back before another scenario may begin.
-    _cron: Cron,
+    cron: Cron,
     _alone: Flock<File>,
 }
 
@@ -77,8 +77,9 @@ impl Scenario {
 
     fn begin_with(name: &'static str, installation: Installation, own_checker: bool, pace: Pace) -> Self {
         let alone = installation.alone();
-        let cron = if own_checker { Cron::set_aside(&installation) } else { Cron::put_back(&installation) };
+        // It may run the playbook, which lays cron's file down, so it comes before that is set aside.
         installation.put_right();
+        let cron = if own_checker { Cron::set_aside(&installation) } else { Cron::put_back(&installation) };
         let checker = own_checker.then(|| Checker::start(&installation, &installation.settings_file, name));
         installation.wait_healthy(HEALING);
         let record = installation.record();
@@ -96,7 +97,7 @@ impl Scenario {
             checker: RefCell::new(checker),
             writer,
             poller,
-            _cron: cron,
+            cron,
             _alone: alone,
         };
         scenario.wait_for_writes(20);
@@ -116,6 +117,14 @@ impl Scenario {
     /// The installation under test.
     pub fn installation(&self) -> &Installation {
         &self.installation
+    }
+
+    /// Runs the playbook again, which creates what is missing; a checker of the scenario's own stays the only one.
+    pub fn lay_down(&self) {
+        self.installation.lay_down();
+        if self.checker.borrow().is_some() {
+            self.cron.set_aside_again();
+        }
     }
 
     /// Kills the checker at once, as `kill -9` does.

@@ -35,6 +35,6 @@ fn primary_container_removed() {
 
     scenario.expect_failover("R80");
     scenario.wait_for_writes(20);
-    scenario.installation().lay_down();
+    scenario.lay_down();
     scenario.ends_healed(&heir);
 }

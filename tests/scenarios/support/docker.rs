@@ -117,6 +117,11 @@ impl Node {
         try_docker(&["start", &self.container]);
     }
 
+    /// `pg_promote()` by hand, as the superuser inside the container.
+    pub fn promote_by_hand(&self) {
+        docker(&["exec", &self.container, "psql", "-h", "/run/postgresql", "-d", "postgres", "-c", "SELECT pg_promote()"]);
+    }
+
     /// Stops every process in the container, the postmaster first, so that it makes no new one meanwhile.
     pub fn freeze_processes(&self) -> FrozenProcesses {
         let postmaster = self.postmaster();

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::command::{NodeError, run};
@@ -15,10 +17,25 @@ use crate::record::NodeName;
 /// How long a standby that needs its primary waits for it, before the program ends and is started again.
 const PRIMARY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Resolves a node's name, and gives up after `patience`: where the node is gone, the system may take much longer to say so.
+#[must_use]
+pub fn address_of(node: &NodeName, patience: Duration) -> Option<IpAddr> {
+    let (sender, receiver) = mpsc::channel();
+    let name = node.to_string();
+    std::thread::spawn(move || {
+        let addresses = (name.as_str(), 5432).to_socket_addrs();
+        // Nobody listens any more where it took too long.
+        let _ = sender.send(addresses.ok().and_then(|mut found| found.next()).map(|found| found.ip()));
+    });
+    receiver.recv_timeout(patience).ok().flatten()
+}
+
 /// Where and as whom the client programs connect.
 pub struct Upstream<'a> {
     /// The primary.
     pub primary: &'a NodeName,
+    /// Its address, where it could be resolved.
+    pub address: Option<IpAddr>,
     /// This node.
     pub node: &'a NodeName,
     /// The libpq password file.
@@ -65,8 +82,9 @@ impl Upstream<'_> {
     /// # Errors
     /// When the primary cannot be asked within `patience`. That says nothing about the slot.
     pub fn keeps_our_log(&self, failover_password: &str, patience: Duration) -> Result<bool, NodeError> {
+        let address = self.address.ok_or_else(|| NodeError::Primary(format!("the name {} is not known", self.primary)))?;
         let mut config = postgres::Config::new();
-        config.host(self.primary.as_str()).port(5432).user(FAILOVER_USER).password(failover_password).dbname("postgres");
+        config.host(self.primary.as_str()).hostaddr(address).port(5432).user(FAILOVER_USER).password(failover_password).dbname("postgres");
         let unreachable = |error: postgres::Error| NodeError::Primary(error.to_string());
         let mut client = config.connect_timeout(patience).options("-c statement_timeout=2000").connect(postgres::NoTls).map_err(unreachable)?;
         let query = "SELECT wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";

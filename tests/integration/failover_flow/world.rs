@@ -984,15 +984,11 @@ impl Servers for World {
         self.server(at, None, work).await
     }
 
-    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError> {
-        self.server(at, Some("hurry"), |_, _| Ok(())).await
-    }
-
     async fn relax(&self, at: IpAddr) -> Result<(), ServerError> {
         self.server(at, Some("relax"), |_, _| Ok(())).await
     }
 
-    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError> {
+    async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
             let server = state.nodes[index].server.as_mut().unwrap();
             if !server.primary && server.promoted_in.is_none() {

@@ -78,16 +78,24 @@ fn every_threshold_is_there_with_its_default() {
         .collect();
     assert!(meant.len() >= 12, "the source has another shape: {meant:?}");
     let text = readme();
-    let written: Vec<(String, f64)> =
-        rows(section(&text, "\n## Settings")).into_iter().skip(1).map(|row| (row[0].clone(), number(&row[1]).unwrap_or(f64::NAN))).collect();
+    let written: Vec<(String, f64)> = rows(section(&text, "\n## Settings"))
+        .into_iter()
+        .skip(1)
+        .map(|row| (row[0].clone(), number(&row[1]).unwrap_or(f64::NAN)))
+        .collect();
     assert_eq!(written, meant, "as in the source, in its order");
 }
 
 #[test]
 fn every_playbook_is_there_and_none_is_invented() {
     let text = readme();
-    let named: BTreeSet<String> =
-        text.split("playbooks/").skip(1).filter_map(|after| after.split_once(".yml")).map(|(name, _)| name.to_owned()).filter(|name| words(name).eq([name.as_str()])).collect();
+    let named: BTreeSet<String> = text
+        .split("playbooks/")
+        .skip(1)
+        .filter_map(|after| after.split_once(".yml"))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| words(name).eq([name.as_str()]))
+        .collect();
     let present: BTreeSet<String> = fs::read_dir(root().join("playbooks"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -114,7 +122,8 @@ fn every_make_target_that_is_named_exists() {
 #[test]
 fn every_rule_that_is_named_exists() {
     let text = readme();
-    let is_rule = |word: &&str| word.strip_prefix('R').is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_rule =
+        |word: &&str| word.strip_prefix('R').is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
     let named: BTreeSet<&str> = words(&text).filter(is_rule).collect();
     assert!(named.len() > 10, "{named:?}");
     for rule in named {
@@ -125,8 +134,10 @@ fn every_rule_that_is_named_exists() {
 #[test]
 fn every_test_that_an_invariant_rests_on_exists() {
     let text = readme();
-    let code: String = ["src", "tests"].iter().flat_map(|folder| sources(&root().join(folder))).map(|path| fs::read_to_string(path).unwrap()).collect();
-    let invariants: Vec<Vec<String>> = rows(section(&text, "\n## How it decides")).into_iter().filter(|row| row.len() == 3 && row[0].starts_with('I')).collect();
+    let code: String =
+        ["src", "tests"].iter().flat_map(|folder| sources(&root().join(folder))).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let invariants: Vec<Vec<String>> =
+        rows(section(&text, "\n## How it decides")).into_iter().filter(|row| row.len() == 3 && row[0].starts_with('I')).collect();
     assert_eq!(invariants.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["I1", "I2", "I3", "I4", "I5", "I6"]);
     for row in &invariants {
         for test in row[2].split(',').map(|test| test.trim().trim_matches('`')) {
@@ -139,7 +150,10 @@ fn every_test_that_an_invariant_rests_on_exists() {
 fn every_link_and_folder_leads_somewhere() {
     let text = readme();
     let links = text.split("](").skip(1).filter_map(|after| after.split_once(')')).map(|(target, _)| target.to_owned());
-    let folders = rows(section(&text, "\n## Where things are")).into_iter().skip(1).flat_map(|row| row[0].split(", ").map(|folder| folder.trim_matches('`').to_owned()).collect::<Vec<_>>());
+    let folders = rows(section(&text, "\n## Where things are"))
+        .into_iter()
+        .skip(1)
+        .flat_map(|row| row[0].split(", ").map(|folder| folder.trim_matches('`').to_owned()).collect::<Vec<_>>());
     for target in links.chain(folders) {
         assert!(root().join(&target).exists(), "the README leads to '{target}', which does not exist");
     }

@@ -158,6 +158,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             }
             Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, because).await,
             Action::StartPrimary { node } | Action::StartStandby { node } => self.start(node, record, &because).await,
+            Action::RestartStandby { node } => {
+                self.runtime.restart(self.container(node)?).await?;
+                self.journal.append("node_started", json!({ "node": node, "epoch": record.epoch, "reason": because }));
+                Ok(Outcome::Started(node.clone()))
+            }
             Action::MarkIneligible => {
                 self.mark_ineligible(record)?;
                 self.journal.append("marked_ineligible", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
@@ -216,10 +221,6 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                     if transition.step == Step::Fenced {
                         self.reach(&mut record, &mut transition, Step::Replayed, begun)?;
                     }
-                    let at = self.address(&to).await?;
-                    if let Err(error) = self.servers.hurry(at).await {
-                        log::warn!("{to}: the promotion may take some seconds longer: {error}");
-                    }
                     self.reach(&mut record, &mut transition, Step::PromoteRequested, begun)?;
                 }
                 Step::PromoteRequested => {
@@ -254,13 +255,14 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     /// [`ActError::NotFenced`] when it will not stop; an error of the runtime is no proof either.
     async fn fence(&self, node: &NodeName, grace: Option<Duration>) -> Result<(), ActError> {
         let container = self.container(node)?;
-        let mut told = false;
+        let (mut forbidden, mut told) = (false, false);
         let mut until = Instant::now() + FENCE_LIMIT;
         loop {
             match self.runtime.inspect(container).await? {
                 ContainerState::Missing => return Ok(()),
                 ContainerState::Stopped { restarts: false, .. } => return Ok(()),
-                ContainerState::Stopped { restarts: true, .. } | ContainerState::Running { restarts: true, .. } if Instant::now() < until => {
+                ContainerState::Stopped { restarts: true, .. } | ContainerState::Running { restarts: true, .. } if !forbidden => {
+                    forbidden = true;
                     self.runtime.forbid_restart(container).await?;
                 }
                 ContainerState::Running { .. } if !told => {
@@ -328,7 +330,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 ContainerState::Running { address: Some(at), paused: false, .. } => {
                     if Instant::now() >= next_request {
                         // Its answer does not matter: what counts is whether the node becomes writable. Asked again, since a node that was still starting has not heard it.
-                        last = self.servers.request_promotion(at).await.err();
+                        last = self.servers.promote(at).await.err();
                         next_request = Instant::now() + Duration::from_secs(1);
                     }
                     match self.servers.is_writable(at).await {

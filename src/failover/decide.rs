@@ -57,6 +57,7 @@ rules! {
     STANDBY_LOST = "R310", "commits have waited long enough for a lost standby: record it ineligible, then go on without it";
     STANDBY_DOWN = "R320", "the standby's container does not run: start it";
     STANDBY_CAUGHT_UP = "R330", "the standby has caught up: make commits wait for it again, then record it eligible";
+    STANDBY_STUCK = "R335", "the standby runs in recovery and does not stream for long: restart it, so that its node looks whether it needs a new copy";
     APP_UNREADY = "R340", "the primary is writable and the app is not ready: restart the app, at most once per cooldown";
     STANDBY_MISSING = "R350", "the standby's container does not exist: alert";
     STANDBY_COMING = "R360", "the standby is on its way: wait";
@@ -206,6 +207,14 @@ fn primary_writable(seen: &Observation) -> Decision {
     let settled = seen.record.standby_eligible && link.synchronous;
     if !settled && link.streaming && link.behind.is_some_and(|behind| behind <= CAUGHT_UP_BYTES) {
         return say(STANDBY_CAUGHT_UP, Action::RestoreSync, Reason::StandbyCaughtUp);
+    }
+    if matches!(seen.standby.server, ServerView::Standby { .. })
+        && !link.streaming
+        && elapsed.link_lost_for >= thresholds.standby_restart_grace
+        && elapsed.standby_started_ago.is_none_or(|ago| ago >= thresholds.standby_restart_grace)
+    {
+        let node = seen.standby.name.clone();
+        return say(STANDBY_STUCK, Action::RestartStandby { node }, Reason::StandbyStuck(elapsed.link_lost_for));
     }
     let app_reason = match &seen.app {
         AppView::Ready => None,

@@ -52,6 +52,11 @@ pub enum Action {
         /// The standby.
         node: NodeName,
     },
+    /// Stop and start the standby's container, so that its node looks at what keeps it from streaming.
+    RestartStandby {
+        /// The standby.
+        node: NodeName,
+    },
     /// Record that the standby may lack acknowledged commits.
     MarkIneligible,
     /// Let the primary acknowledge commits without its standby, after recording that the standby is ineligible.
@@ -76,6 +81,7 @@ impl Action {
             Self::Failover { .. } => "failover",
             Self::StartPrimary { .. } => "start_primary",
             Self::StartStandby { .. } => "start_standby",
+            Self::RestartStandby { .. } => "restart_standby",
             Self::MarkIneligible => "mark_ineligible",
             Self::DropToAsync => "drop_to_async",
             Self::RestoreSync => "restore_sync",
@@ -222,6 +228,8 @@ pub enum Reason {
     StandbyLost(Duration),
     /// The standby's container does not run.
     StandbyDown(String),
+    /// The standby runs in recovery and does not stream.
+    StandbyStuck(Duration),
     /// The standby's container does not exist.
     StandbyMissing,
     /// The standby is on its way.
@@ -279,6 +287,7 @@ impl fmt::Display for Reason {
             Self::EligibleWithoutSync => f.write_str("the record calls the standby eligible, but commits do not wait for it"),
             Self::StandbyLost(time) => write!(f, "commits wait for a standby that has not streamed for {}", seconds(*time)),
             Self::StandbyDown(why) => write!(f, "the standby's container does not run ({why})"),
+            Self::StandbyStuck(time) => write!(f, "the standby runs and has not streamed for {}: its node looks at its start whether it needs a new copy", seconds(*time)),
             Self::StandbyMissing => f.write_str("the standby's container does not exist; to make it again run: playbooks/run_containers.yml"),
             Self::StandbyCatchingUp(seen) => write!(f, "the standby is on its way ({seen})"),
             Self::StandbyUnfit(why) => write!(f, "the primary is writable, but a failover would not be possible now: {why}"),

@@ -169,6 +169,8 @@ pub struct Thresholds {
     pub app_restart_cooldown: Duration,
     /// How long commits may hang for a lost standby before the pair drops to async.
     pub standby_grace: Duration,
+    /// How long a standby may run without streaming before it is restarted, and the least time between two such restarts.
+    pub standby_restart_grace: Duration,
     /// Least time between two starts of one node.
     pub node_start_cooldown: Duration,
     /// Start attempts in place before the primary counts as gone.

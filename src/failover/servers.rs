@@ -25,23 +25,17 @@ pub trait Servers {
     /// See [`ServerError`].
     async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError>;
 
-    /// Makes it notice a promotion at once.
+    /// Asks it to leave recovery, and waits for that for about the probe deadline.
     ///
     /// # Errors
-    /// See [`ServerError`].
-    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError>;
+    /// See [`ServerError`]; the request may have been heard even so.
+    async fn promote(&self, at: IpAddr) -> Result<(), ServerError>;
 
-    /// Takes [`Servers::hurry`] back.
+    /// Takes back what [`Servers::promote`] did to be noticed at once.
     ///
     /// # Errors
     /// See [`ServerError`].
     async fn relax(&self, at: IpAddr) -> Result<(), ServerError>;
-
-    /// Asks it to leave recovery; does not wait.
-    ///
-    /// # Errors
-    /// See [`ServerError`]; the request may have been heard even so.
-    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError>;
 
     /// Over a fresh connection: does it take writes?
     ///
@@ -76,16 +70,12 @@ impl Servers for PairServers {
         status::ask(&self.login.at(at), self.deadline).await
     }
 
-    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError> {
-        promote::hurry(&self.login.at(at), self.deadline).await
+    async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
+        promote::promote(&self.login.at(at), self.deadline).await
     }
 
     async fn relax(&self, at: IpAddr) -> Result<(), ServerError> {
         promote::relax(&self.login.at(at), SETTING).await
-    }
-
-    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError> {
-        promote::request(&self.login.at(at), self.deadline).await
     }
 
     async fn is_writable(&self, at: IpAddr) -> Result<bool, ServerError> {

@@ -153,6 +153,7 @@ struct FileThresholds {
     app_grace_seconds: f64,
     app_restart_cooldown_seconds: f64,
     standby_grace_seconds: f64,
+    standby_restart_grace_seconds: f64,
     node_start_cooldown_seconds: f64,
     primary_start_attempts: u32,
     flapping_limit: u32,
@@ -173,6 +174,8 @@ impl Default for FileThresholds {
             app_restart_cooldown_seconds: 120.0,
             // A standby's container restarts and streams again in about 2 s.
             standby_grace_seconds: 5.0,
+            // Far beyond any hiccup of the network: a standby that is still not streaming then has lost its place in the log.
+            standby_restart_grace_seconds: 60.0,
             node_start_cooldown_seconds: 5.0,
             primary_start_attempts: 3,
             // There and back again may happen in a bad night; a fourth time has a cause that another failover does not cure.
@@ -213,6 +216,7 @@ impl Settings {
             app_grace: duration("app_grace_seconds", limits.app_grace_seconds, 0.0)?,
             app_restart_cooldown: duration("app_restart_cooldown_seconds", limits.app_restart_cooldown_seconds, 0.0)?,
             standby_grace: duration("standby_grace_seconds", limits.standby_grace_seconds, 0.0)?,
+            standby_restart_grace: duration("standby_restart_grace_seconds", limits.standby_restart_grace_seconds, 0.0)?,
             node_start_cooldown: duration("node_start_cooldown_seconds", limits.node_start_cooldown_seconds, 0.0)?,
             primary_start_attempts: count("primary_start_attempts", limits.primary_start_attempts)?,
             flapping_limit: count("flapping_limit", limits.flapping_limit)?,

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use super::configuration;
-use super::follow::{Upstream, drop_own_slots};
+use super::follow::{Upstream, address_of, drop_own_slots};
 use super::initialise::initialise;
 use super::plan::{Plan, Refusal, plan};
 use super::probe::probe;
@@ -24,7 +24,7 @@ use crate::record::{NodeName, RecordError, RecordFile, RecordStore};
 /// Where the server's socket and the password file are: a tmpfs of the container.
 const RUN_DIRECTORY: &str = "/run/postgresql";
 
-/// How long a standby that can start without its primary looks for it, to have its slot.
+/// How long a standby that can start without its primary looks for it.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes a node's data directory match its role in the cluster record, then becomes postgres
@@ -122,6 +122,9 @@ pub enum NodeError {
     /// The new cluster's server refused a statement.
     #[error("cannot make the roles and the database: {0}")]
     Database(String),
+    /// The primary could not be asked.
+    #[error("cannot ask the primary: {0}")]
+    Primary(String),
     /// A connection string could not be made.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
@@ -186,8 +189,11 @@ impl RunArguments {
         let password_file = Path::new(RUN_DIRECTORY).join(".pgpass");
         configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover).map_err(NodeError::file(&password_file))?;
         // The lines of a transition: the record still names the old primary, which is what this node follows or has followed.
-        let upstream = Upstream { primary: &self.peer, node: &self.node, password_file: &password_file };
-        let following = configuration::following(&self.node, &self.peer, &password_file)?;
+        // A primary does not have to wait for the name of a standby that may be gone.
+        let follows = matches!(plan, Plan::Follow | Plan::Rewind | Plan::Clone);
+        let address = if follows { address_of(&self.peer, SHORT_PATIENCE) } else { None };
+        let upstream = Upstream { primary: &self.peer, address, node: &self.node, password_file: &password_file };
+        let following = configuration::following(&self.node, &self.peer, address, &password_file)?;
         let current = volume.data();
         match plan {
             Plan::Refuse(refusal) => return Err(NodeError::Refused(refusal)),
@@ -199,11 +205,18 @@ impl RunArguments {
             }
             Plan::Lead { synchronous } => self.configure(&current, &configuration::leading(&self.peer, synchronous))?,
             Plan::Follow => {
-                // It can start without its primary, and has to where that is lost; the slot is there from its first start on, unless somebody dropped it.
-                if let Err(error) = upstream.ensure_slot(SHORT_PATIENCE) {
-                    log::warn!("starting without a look at the slot: {error}");
+                match upstream.keeps_our_log(&secrets.failover, SHORT_PATIENCE) {
+                    Ok(true) => self.prepare_standby(&current, &following)?,
+                    Ok(false) => {
+                        log::warn!("{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data", self.peer);
+                        self.clone_beside(&volume, &upstream, &following, record.epoch)?;
+                    }
+                    // It can start without its primary, and has to where that is lost.
+                    Err(error) => {
+                        log::warn!("starting without a look at the slot: {error}");
+                        self.prepare_standby(&current, &following)?;
+                    }
                 }
-                self.prepare_standby(&current, &following)?;
             }
             Plan::Rewind => match upstream.rewind(&volume) {
                 Ok(()) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::postgres::conninfo::Conninfo;
@@ -87,20 +88,23 @@ pub fn leading(peer: &NodeName, synchronous: bool) -> RecoveryConf {
     }
 }
 
-/// The recovery settings of a standby of `primary`.
+/// The recovery settings of a standby of `primary`. With its `address`, where that is known, the walreceiver resolves no name: the Engine's resolver asks the
+/// world outside for the name of a container that is gone, which takes 20 s where nothing answers, and a promotion waits for the walreceiver to end. Should the
+/// primary come back under another address, R335 restarts this node.
 ///
 /// # Errors
 /// Never for names and paths of ours; the connection string's own rules are checked where it is made.
-pub fn following(node: &NodeName, primary: &NodeName, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
+pub fn following(node: &NodeName, primary: &NodeName, address: Option<IpAddr>, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
     let password_file = password_file.to_string_lossy();
-    let conninfo = Conninfo::new([
-        ("host", primary.as_str()),
+    let address = address.map(|address| address.to_string());
+    let known = address.as_deref().map(|address| ("hostaddr", address));
+    let conninfo = Conninfo::new([("host", primary.as_str())].into_iter().chain(known).chain([
         ("port", "5432"),
         ("user", REPLICATION_USER),
         ("passfile", password_file.as_ref()),
         ("application_name", node.as_str()),
         ("connect_timeout", "3"),
-    ])?;
+    ]))?;
     Ok(RecoveryConf {
         standby_mode: true,
         primary_conninfo: Some(conninfo),
@@ -143,7 +147,10 @@ mod tests {
 
     #[test]
     fn a_standby_never_keeps_the_synchronous_setting_that_it_was_cloned_with() {
-        let following = following(&"pg-b".parse().unwrap(), &"pg-a".parse().unwrap(), Path::new("/run/p")).unwrap();
+        let address = Some([10, 0, 0, 2].into());
+        let following = following(&"pg-b".parse().unwrap(), &"pg-a".parse().unwrap(), address, Path::new("/run/p")).unwrap();
+        let conninfo = following.primary_conninfo.as_ref().unwrap();
+        assert!(conninfo.to_connection_string().starts_with("host=pg-a hostaddr=10.0.0.2 port="), "{}", conninfo.to_connection_string());
         assert_eq!(following.extra["synchronous_standby_names"], Some(String::new()));
         assert_eq!(following.extra["wal_retrieve_retry_interval"], None);
         assert_eq!(following.primary_slot_name.as_deref(), Some("understudy_pg_b"));

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::command::{NodeError, run};
@@ -15,10 +17,25 @@ use crate::record::NodeName;
 /// How long a standby that needs its primary waits for it, before the program ends and is started again.
 const PRIMARY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Resolves a node's name, and gives up after `patience`: where the node is gone, the system may take much longer to say so.
+#[must_use]
+pub fn address_of(node: &NodeName, patience: Duration) -> Option<IpAddr> {
+    let (sender, receiver) = mpsc::channel();
+    let name = node.to_string();
+    std::thread::spawn(move || {
+        let addresses = (name.as_str(), 5432).to_socket_addrs();
+        // Nobody listens any more where it took too long.
+        let _ = sender.send(addresses.ok().and_then(|mut found| found.next()).map(|found| found.ip()));
+    });
+    receiver.recv_timeout(patience).ok().flatten()
+}
+
 /// Where and as whom the client programs connect.
 pub struct Upstream<'a> {
     /// The primary.
     pub primary: &'a NodeName,
+    /// Its address, where it could be resolved.
+    pub address: Option<IpAddr>,
     /// This node.
     pub node: &'a NodeName,
     /// The libpq password file.
@@ -59,6 +76,30 @@ impl Upstream<'_> {
         }
     }
 
+    /// Does the primary still keep the log that this node needs? No where the slot is gone, or has lost what it kept (`max_slot_wal_keep_size`): the node
+    /// would ask for a segment that is not there any more, for ever.
+    ///
+    /// # Errors
+    /// When the primary cannot be asked within `patience`. That says nothing about the slot.
+    pub fn keeps_our_log(&self, failover_password: &str, patience: Duration) -> Result<bool, NodeError> {
+        let address = self.address.ok_or_else(|| NodeError::Primary(format!("the name {} is not known", self.primary)))?;
+        let mut config = postgres::Config::new();
+        config.host(self.primary.as_str()).hostaddr(address).port(5432).user(FAILOVER_USER).password(failover_password).dbname("postgres");
+        let unreachable = |error: postgres::Error| NodeError::Primary(error.to_string());
+        let mut client = config.connect_timeout(patience).options("-c statement_timeout=2000").connect(postgres::NoTls).map_err(unreachable)?;
+        let query = "SELECT wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+        let row = client.query_opt(query, &[&self.node.slot()]).map_err(unreachable)?;
+        let wal_status = row.and_then(|row| row.get::<_, Option<String>>(0));
+        Ok(wal_status.is_some_and(|status| status != "lost"))
+    }
+
+    /// Removes this node's slot from the primary, if it is there: a lost one cannot be used again.
+    fn drop_slot(&self) -> Result<(), NodeError> {
+        let mut receivewal = Command::new("pg_receivewal");
+        receivewal.arg("--dbname").arg(self.conninfo(REPLICATION_USER, "replication")?);
+        run(receivewal.args(["--no-password", "--drop-slot", "--slot"]).arg(self.node.slot()), "pg_receivewal")
+    }
+
     /// Takes back what this node has and the primary has not, so that it can follow.
     ///
     /// # Errors
@@ -80,6 +121,10 @@ impl Upstream<'_> {
     /// # Errors
     /// When the primary cannot be reached in time or the backup fails; what was there before is untouched.
     pub fn base_backup(&self, volume: &Volume) -> Result<(), NodeError> {
+        // Anew, since the old one may have lost its log or hold back far more than a fresh copy needs.
+        if let Err(error) = self.drop_slot() {
+            log::info!("no slot of ours to remove: {error}");
+        }
         self.ensure_slot(PRIMARY_LIMIT)?;
         let incoming = volume.incoming();
         volume.clear_incoming().map_err(NodeError::file(&incoming))?;

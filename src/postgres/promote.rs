@@ -4,46 +4,65 @@ use std::time::Duration;
 
 use super::connection::{ServerError, Target, connect, within};
 
+/// Between two looks whether the server has left recovery.
+const GLANCE: Duration = Duration::from_millis(5);
+
 /// Retry interval in force while a promotion is waited for, in milliseconds.
 ///
-/// While the startup process sleeps between its tries to reach the lost primary, a promotion request waits too: up to 5 s with PostgreSQL's default.
+/// While the startup process sleeps between its tries to reach the lost primary, a promotion request waits too: up to 5 s with PostgreSQL's default. [`relax`] takes it back.
 const RETRY_INTERVAL_MILLISECONDS: u32 = 10;
 
-/// Makes the startup process notice a promotion at once, by a short `wal_retrieve_retry_interval`. Undone by [`relax`].
-///
-/// # Errors
-/// See [`ServerError`]. The promotion works without it, only slower.
-pub async fn hurry(target: &Target, deadline: Duration) -> Result<(), ServerError> {
-    set_retry_interval(target, deadline, &format!("ALTER SYSTEM SET wal_retrieve_retry_interval = {RETRY_INTERVAL_MILLISECONDS}")).await
-}
+/// Asks, and does not wait. Nothing happens to a server that is not in recovery.
+const REQUEST: &str = "SELECT pg_catalog.pg_promote(wait => false) WHERE pg_catalog.pg_is_in_recovery()";
 
-/// Takes [`hurry`]'s setting back.
-///
-/// # Errors
-/// See [`ServerError`].
-pub async fn relax(target: &Target, deadline: Duration) -> Result<(), ServerError> {
-    set_retry_interval(target, deadline, "ALTER SYSTEM RESET wal_retrieve_retry_interval").await
-}
-
-async fn set_retry_interval(target: &Target, deadline: Duration, statement: &str) -> Result<(), ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        // ALTER SYSTEM cannot run inside the implicit transaction of a multi-statement query.
-        session.simple_query(statement).await?;
-        session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?;
-        Ok(())
-    })
-    .await
-}
-
-/// Asks the server to leave recovery, and does not wait. Asking a server that is being promoted already, or that is a primary, does no harm.
+/// Asks the server to leave recovery, and does not wait.
 ///
 /// # Errors
 /// See [`ServerError`]; the request may have been heard even so.
 pub async fn request(target: &Target, deadline: Duration) -> Result<(), ServerError> {
     within(deadline, async {
         let session = connect(target, deadline).await?;
-        session.simple_query("SELECT pg_catalog.pg_promote(wait => false) WHERE pg_catalog.pg_is_in_recovery()").await?;
+        session.simple_query(REQUEST).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Asks the server to leave recovery, and waits until it has, at most `deadline` for all of it. Asking a server that is being promoted already, or that is a
+/// primary, does no harm. One connection does it all: each more would cost some milliseconds of a failover.
+///
+/// Leaves a short `wal_retrieve_retry_interval` behind, see [`relax`].
+///
+/// # Errors
+/// See [`ServerError`]; the request may have been heard even so.
+pub async fn promote(target: &Target, deadline: Duration) -> Result<(), ServerError> {
+    within(deadline, async {
+        let session = connect(target, deadline).await?;
+        // ALTER SYSTEM cannot run inside the implicit transaction of a multi-statement query. Where it is refused the promotion is only slower.
+        let hurry = format!("ALTER SYSTEM SET wal_retrieve_retry_interval = {RETRY_INTERVAL_MILLISECONDS}");
+        match session.simple_query(&hurry).await {
+            Ok(_) => drop(session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?),
+            Err(error) => log::warn!("the promotion may take some seconds longer: {error}"),
+        }
+        session.simple_query(REQUEST).await?;
+        // Its own wait looks ten times a second only.
+        while session.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get::<_, bool>(0)? {
+            tokio::time::sleep(GLANCE).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Takes the short `wal_retrieve_retry_interval` of [`promote`] back.
+///
+/// # Errors
+/// See [`ServerError`].
+pub async fn relax(target: &Target, deadline: Duration) -> Result<(), ServerError> {
+    within(deadline, async {
+        let session = connect(target, deadline).await?;
+        session.simple_query("ALTER SYSTEM RESET wal_retrieve_retry_interval").await?;
+        session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?;
         Ok(())
     })
     .await

@@ -39,10 +39,7 @@ fn wrong_password_in_the_checker() {
     std::fs::write(&wrong_password, "certainly-not-this-one").unwrap();
     let settings = std::fs::read_to_string(&installation.settings_file).unwrap();
     let mut settings: toml::Table = settings.parse().unwrap();
-    settings.insert(
-        "failover_password_file".to_owned(),
-        wrong_password.to_str().unwrap().into(),
-    );
+    settings.insert("failover_password_file".to_owned(), wrong_password.to_str().unwrap().into());
     let wrong_settings = folder.path().join("failover-check.toml");
     std::fs::write(&wrong_settings, settings.to_string()).unwrap();
 
@@ -54,16 +51,10 @@ fn wrong_password_in_the_checker() {
         scenario.expect_no_failover();
         std::thread::sleep(Duration::from_millis(250));
     }
-    let explained = installation
-        .program_with(&wrong_settings)
-        .args(["explain", "--json"])
-        .output()
-        .unwrap();
+    let explained = installation.program_with(&wrong_settings).args(["explain", "--json"]).output().unwrap();
     let explained = String::from_utf8_lossy(&explained.stdout);
     if !explained.contains("R180") || !explained.contains("password") {
-        scenario.fail(&format!(
-            "expected rule R180 to name the password, found: {explained}"
-        ));
+        scenario.fail(&format!("expected rule R180 to name the password, found: {explained}"));
     }
     scenario.wait_for_writes(20);
 
@@ -77,10 +68,7 @@ fn cron_heals() {
     let Some(scenario) = Scenario::begin_with_cron("cron_heals") else {
         return;
     };
-    assert!(
-        Cron::is_running(),
-        "cron's file is there, but cron does not run; try: service cron start"
-    );
+    assert!(Cron::is_running(), "cron's file is there, but cron does not run; try: service cron start");
     let (lost, heir) = scenario.roles();
 
     lost.kill_postmaster();

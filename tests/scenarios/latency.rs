@@ -48,12 +48,7 @@ fn measure_failover() {
         .map(|_| {
             let lost = primary_now(&scenario);
             let postmaster = lost.postmaster();
-            trial(
-                &scenario,
-                &lost,
-                || kill(postmaster, Signal::SIGKILL).unwrap(),
-                "R80",
-            )
+            trial(&scenario, &lost, || kill(postmaster, Signal::SIGKILL).unwrap(), "R80")
         })
         .collect();
     let frozen: Vec<Trial> = (0..trials("FROZEN_TRIALS", 3))
@@ -73,9 +68,7 @@ fn measure_failover() {
 
 fn trials(variable: &str, default: usize) -> usize {
     match std::env::var(variable) {
-        Ok(number) => number
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}='{number}' is not a number")),
+        Ok(number) => number.parse().unwrap_or_else(|_| panic!("{variable}='{number}' is not a number")),
         Err(_) => default,
     }
 }
@@ -113,21 +106,9 @@ fn trial(scenario: &Scenario, lost: &Node, accident: impl FnOnce(), rule: &str) 
 
 /// Prints the trials, and returns the median of the first write where there were any.
 fn print_table(title: &str, trials: &[Trial]) -> Option<f64> {
-    eprintln!(
-        "\n{title}: seconds from the accident, {} trials",
-        trials.len()
-    );
-    let columns = STEPS
-        .iter()
-        .map(|(_, words)| *words)
-        .chain(["first write", "app ready"]);
-    eprintln!(
-        "{:>8}{}",
-        "",
-        columns
-            .map(|column| format!("{column:>18}"))
-            .collect::<String>()
-    );
+    eprintln!("\n{title}: seconds from the accident, {} trials", trials.len());
+    let columns = STEPS.iter().map(|(_, words)| *words).chain(["first write", "app ready"]);
+    eprintln!("{:>8}{}", "", columns.map(|column| format!("{column:>18}")).collect::<String>());
     let rows: Vec<Vec<Option<f64>>> = trials
         .iter()
         .map(|trial| {
@@ -178,10 +159,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 
 fn assert_within(what: &str, median: Option<f64>, limit: Duration) {
     if let Some(median) = median {
-        assert!(
-            median <= limit.as_secs_f64(),
-            "the median for a {what} container is {median:.3} s, over {limit:?}"
-        );
+        assert!(median <= limit.as_secs_f64(), "the median for a {what} container is {median:.3} s, over {limit:?}");
     }
 }
 

@@ -12,10 +12,7 @@ fn standby_killed_and_returned() {
     // The checker starts it again within a second, so it is killed until its absence is taken seriously.
     scenario.wait_until("commits to go on without the standby", HEALING, || {
         standby.kill();
-        scenario
-            .history()
-            .into_iter()
-            .find(|event| event.name() == "dropped_to_async" && event.rule() == "R310")
+        scenario.history().into_iter().find(|event| event.name() == "dropped_to_async" && event.rule() == "R310")
     });
     if scenario.installation().record().standby_eligible {
         scenario.fail("commits go on without the standby, and the record still vouches for it");
@@ -24,13 +21,7 @@ fn standby_killed_and_returned() {
 
     // Left alone, it comes back and is vouched for again.
     scenario.wait_for_event("sync_restored", HEALING);
-    scenario.wait_until("the standby to be eligible again", HEALING, || {
-        scenario
-            .installation()
-            .record()
-            .standby_eligible
-            .then_some(())
-    });
+    scenario.wait_until("the standby to be eligible again", HEALING, || scenario.installation().record().standby_eligible.then_some(()));
     scenario.expect_no_failover();
     scenario.ends_healed(&primary);
 }
@@ -48,16 +39,12 @@ fn failover_refused_when_standby_ineligible() {
     standby.try_unpause();
 
     let refused = scenario.wait_until("the refusal", Duration::from_secs(30), || {
-        let explained = scenario
-            .installation()
-            .failover_check(&["explain", "--json"]);
+        let explained = scenario.installation().failover_check(&["explain", "--json"]);
         let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
         explained.contains("R130").then_some(explained)
     });
     if !refused.contains("accept-data-loss") {
-        scenario.fail(&format!(
-            "the refusal does not say how to accept the loss: {refused}"
-        ));
+        scenario.fail(&format!("the refusal does not say how to accept the loss: {refused}"));
     }
     // A refusal is not only late.
     let refused_at = Instant::now();
@@ -80,10 +67,7 @@ fn primary_killed_while_standby_ineligible_comes_back_in_place() {
     primary.kill_postmaster();
 
     let started = scenario.wait_until("the primary to be started in place", HEALING, || {
-        scenario
-            .history()
-            .into_iter()
-            .find(|event| event.name() == "node_started" && event.text("node") == primary.name)
+        scenario.history().into_iter().find(|event| event.name() == "node_started" && event.text("node") == primary.name)
     });
     if started.rule() != "R110" {
         scenario.fail(&format!("expected rule R110, found: {started}"));

@@ -16,10 +16,7 @@ fn both_stopped() {
 
     let started = scenario.wait_for_event("node_started", HEALING);
     if started.text("node") != primary.name || started.rule() != "R100" {
-        scenario.fail(&format!(
-            "expected {} to be started by rule R100, found: {started}",
-            primary.name
-        ));
+        scenario.fail(&format!("expected {} to be started by rule R100, found: {started}", primary.name));
     }
     scenario.wait_healthy();
     scenario.expect_no_failover();

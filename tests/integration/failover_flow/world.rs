@@ -248,6 +248,7 @@ fn settings() -> Settings {
             app_grace: Duration::from_secs(10),
             app_restart_cooldown: Duration::from_secs(120),
             standby_grace: Duration::from_secs(5),
+            standby_restart_grace: Duration::from_secs(60),
             node_start_cooldown: Duration::from_secs(5),
             primary_start_attempts: 3,
             flapping_limit: 3,
@@ -983,15 +984,11 @@ impl Servers for World {
         self.server(at, None, work).await
     }
 
-    async fn hurry(&self, at: IpAddr) -> Result<(), ServerError> {
-        self.server(at, Some("hurry"), |_, _| Ok(())).await
-    }
-
     async fn relax(&self, at: IpAddr) -> Result<(), ServerError> {
         self.server(at, Some("relax"), |_, _| Ok(())).await
     }
 
-    async fn request_promotion(&self, at: IpAddr) -> Result<(), ServerError> {
+    async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
             let server = state.nodes[index].server.as_mut().unwrap();
             if !server.primary && server.promoted_in.is_none() {
@@ -1012,7 +1009,8 @@ impl Servers for World {
             node.data.as_mut().unwrap().synchronous = standby.is_some();
             let server = node.server.as_mut().unwrap();
             server.written = standby.is_some();
-            server.applied_in = Some(CHECKPOINTER_DELAY);
+            // Each as bad as it can be: protection comes late, and is gone at once.
+            server.applied_in = Some(if standby.is_some() { CHECKPOINTER_DELAY } else { 0 });
             Ok(())
         };
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await

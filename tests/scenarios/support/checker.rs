@@ -22,11 +22,7 @@ pub struct Checker {
 impl Checker {
     pub fn start(installation: &Installation, settings: &Path, scenario: &str) -> Self {
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{scenario}.checker.log"));
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
+        let out = File::options().create(true).append(true).open(&log).unwrap();
         // Ends with the test also when that is killed: a checker that is left over would mend what others break.
         let program = installation.program_with(settings);
         let process = Command::new("setpriv")
@@ -48,11 +44,7 @@ impl Checker {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines.len().saturating_sub(25);
-        format!(
-            "--- the checker's last words ({})\n{}\n",
-            self.log.display(),
-            lines[last..].join("\n")
-        )
+        format!("--- the checker's last words ({})\n{}\n", self.log.display(), lines[last..].join("\n"))
     }
 }
 

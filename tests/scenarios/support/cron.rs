@@ -30,10 +30,10 @@ impl Cron {
 
     /// Whether the machine's cron runs, under either of its names.
     pub fn is_running() -> bool {
-        fs::read_dir("/proc").unwrap().flatten().any(|process| {
-            fs::read_to_string(process.path().join("comm"))
-                .is_ok_and(|name| matches!(name.trim_end(), "cron" | "crond"))
-        })
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .any(|process| fs::read_to_string(process.path().join("comm")).is_ok_and(|name| matches!(name.trim_end(), "cron" | "crond")))
     }
 
     /// Cron no longer calls the checker. The one that runs is taken over from by the scenario's own.
@@ -47,9 +47,7 @@ impl Cron {
 
     /// Cron calls the checker, as in a real installation.
     pub fn put_back(installation: &Installation) -> Self {
-        let cron = Self {
-            file: Self::file(installation),
-        };
+        let cron = Self { file: Self::file(installation) };
         cron.restore();
         cron
     }

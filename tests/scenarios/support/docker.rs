@@ -18,23 +18,14 @@ fn try_docker(arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .unwrap_or_else(|error| panic!("cannot run docker: {error}; try: make scenarios"));
-    assert!(
-        output.status.code() != Some(124),
-        "docker {} did not end within {LIMIT_SECONDS} s: the Engine hangs",
-        arguments.join(" ")
-    );
+    assert!(output.status.code() != Some(124), "docker {} did not end within {LIMIT_SECONDS} s: the Engine hangs", arguments.join(" "));
     output
 }
 
 /// Runs `docker`, which has to succeed.
 fn docker(arguments: &[&str]) -> String {
     let output = try_docker(arguments);
-    assert!(
-        output.status.success(),
-        "docker {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "docker {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -63,18 +54,8 @@ pub fn addresses(containers: &[&str]) -> BTreeMap<String, IpAddr> {
 }
 
 fn inspect(container: &str, format: &str) -> Option<String> {
-    let output = try_docker(&[
-        "inspect",
-        "--type",
-        "container",
-        "--format",
-        format,
-        container,
-    ]);
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    let output = try_docker(&["inspect", "--type", "container", "--format", format, container]);
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
 /// `pg-a` or `pg-b`, with its container.
@@ -91,10 +72,8 @@ impl Node {
 
     /// The container's first process, which is the postmaster, as the host numbers it.
     pub fn postmaster(&self) -> Pid {
-        let pid: i32 = inspect(&self.container, "{{.State.Pid}}")
-            .unwrap_or_else(|| panic!("{} does not exist", self.container))
-            .parse()
-            .unwrap();
+        let pid: i32 =
+            inspect(&self.container, "{{.State.Pid}}").unwrap_or_else(|| panic!("{} does not exist", self.container)).parse().unwrap();
         assert!(pid > 0, "{} does not run", self.container);
         Pid::from_raw(pid)
     }
@@ -195,38 +174,26 @@ impl App {
 
     /// The end of [`Self::cut_network`]; still connected is fine.
     pub fn reconnect(&self) {
-        try_docker(&[
-            "network",
-            "connect",
-            "--alias",
-            "app",
-            &self.network,
-            &self.container,
-        ]);
+        try_docker(&["network", "connect", "--alias", "app", &self.network, &self.container]);
     }
 
     /// Whether `/ready` says 200, within two seconds.
     pub fn is_ready(&self) -> bool {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = reqwest::Client::builder().no_proxy().build().unwrap();
-            let asked = client
-                .get(format!("{}/ready", self.url.trim_end_matches('/')))
-                .timeout(Duration::from_secs(2))
-                .send()
-                .await;
+            let asked = client.get(format!("{}/ready", self.url.trim_end_matches('/'))).timeout(Duration::from_secs(2)).send().await;
             asked.is_ok_and(|answer| answer.status() == 200)
         })
     }
 
-    /// A setting that Ansible gave the app by its environment, such as the database that it opens.
-    pub fn setting(&self, name: &str) -> String {
-        let listed = inspect(&self.container, "{{range .Config.Env}}{{println .}}{{end}}")
+    /// The value of a setting of the app, from its environment or from the flag in its command.
+    pub fn setting(&self, variable: &str, flag: &str) -> String {
+        let listed = inspect(&self.container, "{{range .Config.Env}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}")
             .unwrap_or_else(|| panic!("{} does not exist; try: make scenarios", self.container));
-        let value = listed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        value.unwrap_or_else(|| panic!("{} has no {name} in its environment:\n{listed}", self.container)).to_owned()
+        let lines: Vec<&str> = listed.lines().collect();
+        let from_environment = lines.iter().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+        let from_command = lines.iter().position(|line| *line == flag).and_then(|flag| lines.get(flag + 1).copied());
+        from_environment.or(from_command).unwrap_or_else(|| panic!("{} has neither {variable} nor {flag}", self.container)).to_owned()
     }
 }

@@ -14,15 +14,12 @@ pub struct Event(Map<String, Value>);
 /// All events, oldest first.
 pub fn read(installation: &Installation) -> Vec<Event> {
     let output = installation.failover_check(&["history", "--limit", "100000", "--json"]);
-    let history: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("'history --json' printed no JSON ({error}): {output:?}"));
+    let history: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("'history --json' printed no JSON ({error}): {output:?}"));
     let Some(events) = history["events"].as_array() else {
         panic!("'history --json' has no list of events: {history}");
     };
-    events
-        .iter()
-        .map(|event| Event(event.as_object().expect("an event is an object").clone()))
-        .collect()
+    events.iter().map(|event| Event(event.as_object().expect("an event is an object").clone())).collect()
 }
 
 impl Event {
@@ -36,10 +33,7 @@ impl Event {
 
     /// A field, empty where it is missing.
     pub fn text(&self, field: &str) -> &str {
-        self.0
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.0.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The reason's sentence, without the rule.
@@ -62,8 +56,7 @@ impl Event {
 }
 
 fn is_rule(word: &str) -> bool {
-    word.strip_prefix('R')
-        .is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
+    word.strip_prefix('R').is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
 }
 
 impl fmt::Display for Event {

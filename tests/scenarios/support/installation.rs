@@ -63,60 +63,33 @@ impl Installation {
     /// # Panics
     /// With the remedy, when it was not laid down.
     pub fn open() -> Self {
-        let from_environment =
-            |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
+        let from_environment = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
         let settings_file = PathBuf::from(from_environment("UNDERSTUDY_SETTINGS", SETTINGS));
         let program = PathBuf::from(from_environment("UNDERSTUDY_FAILOVER_CHECK", PROGRAM));
         let text = match fs::read_to_string(&settings_file) {
             Ok(text) => text,
-            Err(error) => panic!(
-                "there is no test installation: cannot read '{}': {error}; try: make scenarios",
-                settings_file.display()
-            ),
+            Err(error) => panic!("there is no test installation: cannot read '{}': {error}; try: make scenarios", settings_file.display()),
         };
+        assert!(program.exists(), "the program under test is missing: '{}'; try: make scenarios", program.display());
+        assert!(nix::unistd::geteuid().is_root(), "the scenarios stop containers and signal their processes; try: run them as root");
+        let settings: Settings = toml::from_str(&text).unwrap_or_else(|error| panic!("'{}': {error}", settings_file.display()));
         assert!(
-            program.exists(),
-            "the program under test is missing: '{}'; try: make scenarios",
-            program.display()
-        );
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "the scenarios stop containers and signal their processes; try: run them as root"
-        );
-        let settings: Settings = toml::from_str(&text)
-            .unwrap_or_else(|error| panic!("'{}': {error}", settings_file.display()));
-        assert!(
-            settings.app_container != "understudy-app"
-                || std::env::var_os("UNDERSTUDY_SETTINGS").is_some(),
+            settings.app_container != "understudy-app" || std::env::var_os("UNDERSTUDY_SETTINGS").is_some(),
             "'{}' is a real installation, and the scenarios break what they find; try: make scenarios",
             settings_file.display()
         );
-        Self {
-            settings_file,
-            program,
-            settings,
-        }
+        Self { settings_file, program, settings }
     }
 
     /// Waits for the scenario that runs now, if any, to end.
     pub fn alone(&self) -> Flock<File> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(ALONE)
-            .unwrap();
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .unwrap()
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(ALONE).unwrap();
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
     }
 
     /// What the names of everything in this installation begin with.
     pub fn prefix(&self) -> &str {
-        self.settings
-            .app_container
-            .strip_suffix("-app")
-            .expect("the app's container is called <prefix>-app")
+        self.settings.app_container.strip_suffix("-app").expect("the app's container is called <prefix>-app")
     }
 
     /// The folder of the configuration and the secrets.
@@ -125,15 +98,8 @@ impl Installation {
     }
 
     pub fn node(&self, name: &str) -> Node {
-        let container = self
-            .settings
-            .nodes
-            .get(name)
-            .unwrap_or_else(|| panic!("the settings name no node '{name}'"));
-        Node {
-            name: name.to_owned(),
-            container: container.clone(),
-        }
+        let container = self.settings.nodes.get(name).unwrap_or_else(|| panic!("the settings name no node '{name}'"));
+        Node { name: name.to_owned(), container: container.clone() }
     }
 
     pub fn other_node(&self, name: &str) -> Node {
@@ -142,28 +108,18 @@ impl Installation {
     }
 
     pub fn app(&self) -> App {
-        App {
-            container: self.settings.app_container.clone(),
-            network: self.prefix().to_owned(),
-            url: self.settings.app_url.clone(),
-        }
+        App { container: self.settings.app_container.clone(), network: self.prefix().to_owned(), url: self.settings.app_url.clone() }
     }
 
-    /// How to log in as the app does.
+    /// How to log in as the app does. The names of its database and its user are known to its container only.
     pub fn login(&self) -> Login {
         let file = self.configuration().join("secrets/app/database_password");
-        let password = fs::read_to_string(&file)
-            .unwrap_or_else(|error| panic!("cannot read '{}': {error}", file.display()));
+        let password = fs::read_to_string(&file).unwrap_or_else(|error| panic!("cannot read '{}': {error}", file.display()));
         Login {
-            nodes: self
-                .settings
-                .nodes
-                .keys()
-                .map(|name| self.node(name))
-                .collect(),
+            nodes: self.settings.nodes.keys().map(|name| self.node(name)).collect(),
             port: self.settings.postgres_port,
-            database: self.app().setting("UNDERSTUDY_DATABASE"),
-            user: self.app().setting("UNDERSTUDY_DATABASE_USER"),
+            database: self.app().setting("UNDERSTUDY_DATABASE", "--database"),
+            user: self.app().setting("UNDERSTUDY_DATABASE_USER", "--database-user"),
             password: password.strip_suffix('\n').unwrap_or(&password).to_owned(),
         }
     }
@@ -171,10 +127,9 @@ impl Installation {
     /// The record as it is now.
     pub fn record(&self) -> Record {
         let path = self.settings.state_directory.join("cluster.json");
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("cannot read '{}': {error}", path.display()));
-        let record: serde_json::Value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("'{}': {error}:\n{text}", path.display()));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read '{}': {error}", path.display()));
+        let record: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("'{}': {error}:\n{text}", path.display()));
         Record {
             primary: record["primary"].as_str().unwrap().to_owned(),
             standby_eligible: record["standby_eligible"].as_bool().unwrap(),
@@ -225,12 +180,7 @@ impl Installation {
 
     /// Puts right what a scenario that was ended in the middle may have left behind and no checker mends.
     pub fn put_right(&self) {
-        let nodes: Vec<Node> = self
-            .settings
-            .nodes
-            .keys()
-            .map(|name| self.node(name))
-            .collect();
+        let nodes: Vec<Node> = self.settings.nodes.keys().map(|name| self.node(name)).collect();
         if nodes.iter().any(|node| !node.exists()) {
             self.lay_down();
         }
@@ -261,11 +211,8 @@ impl Installation {
     /// # Panics
     /// With the remedy, when the environment does not name it.
     pub fn lay_down_command() -> String {
-        std::env::var("UNDERSTUDY_LAY_DOWN").unwrap_or_else(|_| {
-            panic!(
-                "UNDERSTUDY_LAY_DOWN does not say how to lay the test installation down; try: make scenarios"
-            )
-        })
+        std::env::var("UNDERSTUDY_LAY_DOWN")
+            .unwrap_or_else(|_| panic!("UNDERSTUDY_LAY_DOWN does not say how to lay the test installation down; try: make scenarios"))
     }
 
     /// What a person would look at first.
@@ -273,10 +220,7 @@ impl Installation {
         let status = self.failover_check(&["status"]);
         let history = history::read(self);
         let last = history.len().saturating_sub(15);
-        let history: String = history[last..]
-            .iter()
-            .map(|event| format!("  {event}\n"))
-            .collect();
+        let history: String = history[last..].iter().map(|event| format!("  {event}\n")).collect();
         format!(
             "--- status\n{}{}--- the end of the history\n{history}--- containers\n{}",
             String::from_utf8_lossy(&status.stdout),

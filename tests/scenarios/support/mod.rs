@@ -69,30 +69,17 @@ impl Scenario {
     pub fn begin_with_cron(name: &'static str) -> Option<Self> {
         let installation = Installation::open();
         if !Cron::is_laid_down(&installation) {
-            eprintln!(
-                "{name}: skipped: '{}' was not laid down; with it, this scenario runs",
-                Cron::file(&installation).display()
-            );
+            eprintln!("{name}: skipped: '{}' was not laid down; with it, this scenario runs", Cron::file(&installation).display());
             return None;
         }
         Some(Self::begin_with(name, installation, false, Pace::STEADY))
     }
 
-    fn begin_with(
-        name: &'static str,
-        installation: Installation,
-        own_checker: bool,
-        pace: Pace,
-    ) -> Self {
+    fn begin_with(name: &'static str, installation: Installation, own_checker: bool, pace: Pace) -> Self {
         let alone = installation.alone();
-        let cron = if own_checker {
-            Cron::set_aside(&installation)
-        } else {
-            Cron::put_back(&installation)
-        };
+        let cron = if own_checker { Cron::set_aside(&installation) } else { Cron::put_back(&installation) };
         installation.put_right();
-        let checker =
-            own_checker.then(|| Checker::start(&installation, &installation.settings_file, name));
+        let checker = own_checker.then(|| Checker::start(&installation, &installation.settings_file, name));
         installation.wait_healthy(HEALING);
         let record = installation.record();
         let primary = installation.node(&record.primary);
@@ -152,10 +139,7 @@ impl Scenario {
 
     /// What happened since the story began, or since `mark`.
     pub fn history_since(&self, mark: Timestamp) -> Vec<Event> {
-        history::read(&self.installation)
-            .into_iter()
-            .filter(|event| event.at() >= mark)
-            .collect()
+        history::read(&self.installation).into_iter().filter(|event| event.at() >= mark).collect()
     }
 
     /// What happened since the story began.
@@ -164,12 +148,7 @@ impl Scenario {
     }
 
     /// Waits until `look` finds something; says what it waited for, the status and the last of the history when not.
-    pub fn wait_until<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> T {
+    pub fn wait_until<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = look() {
@@ -189,11 +168,7 @@ impl Scenario {
 
     /// Waits for an event since `mark`.
     pub fn wait_for_event_since(&self, mark: Timestamp, name: &str, limit: Duration) -> Event {
-        self.wait_until(&format!("the event '{name}'"), limit, || {
-            self.history_since(mark)
-                .into_iter()
-                .find(|event| event.name() == name)
-        })
+        self.wait_until(&format!("the event '{name}'"), limit, || self.history_since(mark).into_iter().find(|event| event.name() == name))
     }
 
     /// Waits until the record's transition is under way, by looking at the record itself, which is quickest.
@@ -227,35 +202,20 @@ impl Scenario {
         const TELLING: [&str; 3] = ["failover_begun", "recorded", "failover_finished"];
         let telling = self.wait_until("the failover to be told", FAILOVER, || {
             let record = self.installation.record();
-            let telling: Vec<Event> = self
-                .history_since(mark)
-                .into_iter()
-                .filter(|event| TELLING.contains(&event.name()))
-                .collect();
+            let telling: Vec<Event> = self.history_since(mark).into_iter().filter(|event| TELLING.contains(&event.name())).collect();
             let done = record.primary == to.name && !record.in_transition;
             (done && !telling.is_empty()).then_some(telling)
         });
         for event in telling {
-            if event.rule() != rule
-                || event.text("from") != from.name
-                || event.text("to") != to.name
-                || event.reason().is_empty()
-            {
-                self.fail(&format!(
-                    "expected a failover from {} to {} by rule {rule}, found: {event}",
-                    from.name, to.name
-                ));
+            if event.rule() != rule || event.text("from") != from.name || event.text("to") != to.name || event.reason().is_empty() {
+                self.fail(&format!("expected a failover from {} to {} by rule {rule}, found: {event}", from.name, to.name));
             }
         }
     }
 
     /// Checks that something has not happened since the story began.
     pub fn expect_no(&self, name: &str) {
-        if let Some(event) = self
-            .history()
-            .into_iter()
-            .find(|event| event.name() == name)
-        {
+        if let Some(event) = self.history().into_iter().find(|event| event.name() == name) {
             self.fail(&format!("expected no '{name}', found: {event}"));
         }
     }
@@ -266,36 +226,25 @@ impl Scenario {
         self.expect_no("switchover_begun");
         let primary = self.installation.record().primary;
         if primary != self.primary.name {
-            self.fail(&format!(
-                "expected the primary to stay {}, but it is {primary}",
-                self.primary.name
-            ));
+            self.fail(&format!("expected the primary to stay {}, but it is {primary}", self.primary.name));
         }
     }
 
     /// Waits until that many more rows are acknowledged from now on.
     pub fn wait_for_writes(&self, rows: usize) {
         let wanted = self.writer.acknowledged() + rows;
-        self.wait_until(&format!("{rows} more acknowledged rows"), FAILOVER, || {
-            (self.writer.acknowledged() >= wanted).then_some(())
-        });
+        self.wait_until(&format!("{rows} more acknowledged rows"), FAILOVER, || (self.writer.acknowledged() >= wanted).then_some(()));
     }
 
     /// When `node` first acknowledged a row after `since`, waiting for it.
     pub fn first_write_by(&self, node: &Node, since: Instant) -> Instant {
-        self.wait_until(
-            &format!("a row acknowledged by {}", node.name),
-            FAILOVER,
-            || self.writer.first_by(&node.name, since),
-        )
+        self.wait_until(&format!("a row acknowledged by {}", node.name), FAILOVER, || self.writer.first_by(&node.name, since))
     }
 
     /// Waits until the app says that it is ready.
     pub fn wait_for_app(&self, limit: Duration) {
         let app = self.app();
-        self.wait_until("the app to be ready", limit, || {
-            app.is_ready().then_some(())
-        });
+        self.wait_until("the app to be ready", limit, || app.is_ready().then_some(()));
     }
 
     /// Waits until the pair is whole.
@@ -331,12 +280,7 @@ impl Scenario {
         if seen.most_writable == 0 {
             faults.push("the poller saw no writable node at all, so it proves nothing".to_owned());
         }
-        assert!(
-            faults.is_empty(),
-            "{}: {}\n{history}",
-            self.name,
-            faults.join("; ")
-        );
+        assert!(faults.is_empty(), "{}: {}\n{history}", self.name, faults.join("; "));
     }
 
     /// Ends the test with what a person would look at first.
@@ -345,11 +289,7 @@ impl Scenario {
     }
 
     fn failure_context(&self) -> String {
-        let log = self
-            .checker
-            .borrow()
-            .as_ref()
-            .map_or_else(String::new, Checker::last_words);
+        let log = self.checker.borrow().as_ref().map_or_else(String::new, Checker::last_words);
         format!("{}{log}", self.installation.context())
     }
 }

@@ -60,11 +60,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "at most {} writable node in {} answers ({} writable lives)",
-            self.most_writable, self.answers, self.lives
-        )
+        write!(formatter, "at most {} writable node in {} answers ({} writable lives)", self.most_writable, self.answers, self.lives)
     }
 }
 
@@ -86,10 +82,7 @@ impl WritablePoller {
                 let (login, node) = (login.clone(), node.clone());
                 let (seen, mut stopped) = (Arc::clone(&seen), stopped.clone());
                 std::thread::spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                        .unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     runtime.block_on(async {
                         tokio::select! {
                             () = poll(&login, &node, &seen) => {}
@@ -99,11 +92,7 @@ impl WritablePoller {
                 })
             })
             .collect();
-        Self {
-            seen,
-            stop,
-            threads,
-        }
+        Self { seen, stop, threads }
     }
 
     pub fn stop(mut self) -> Report {
@@ -111,12 +100,7 @@ impl WritablePoller {
         let seen = self.seen.lock().unwrap();
         let spans: Vec<&Span> = seen.spans.values().collect();
         let (most_writable, proof) = overlap(&spans);
-        Report {
-            most_writable,
-            proof,
-            answers: seen.answers,
-            lives: spans.len(),
-        }
+        Report { most_writable, proof, answers: seen.answers, lives: spans.len() }
     }
 
     fn end(&mut self) {
@@ -143,20 +127,11 @@ fn overlap(spans: &[&Span]) -> (usize, String) {
     let millis = |at: i64| (at - begun) / 1000;
     let mut most = (0, String::new());
     for moment in spans.iter().map(|span| span.from) {
-        let at_once: Vec<&&Span> = spans
-            .iter()
-            .filter(|span| span.from <= moment && moment <= span.to)
-            .collect();
+        let at_once: Vec<&&Span> = spans.iter().filter(|span| span.from <= moment && moment <= span.to).collect();
         if at_once.len() > most.0 {
-            let proof = at_once.iter().map(|span| {
-                format!(
-                    "{} from {} ms to {} ms ({} answers)",
-                    span.node,
-                    millis(span.from),
-                    millis(span.to),
-                    span.answers
-                )
-            });
+            let proof = at_once
+                .iter()
+                .map(|span| format!("{} from {} ms to {} ms ({} answers)", span.node, millis(span.from), millis(span.to), span.answers));
             most = (at_once.len(), proof.collect::<Vec<_>>().join(" and "));
         }
     }
@@ -189,12 +164,7 @@ async fn ask(connection: Connection, node: String, seen: Arc<Mutex<Seen>>) -> Op
     let mut seen = seen.lock().unwrap();
     seen.answers += 1;
     if answer.writable {
-        let span = seen.spans.entry(answer.life).or_insert(Span {
-            node,
-            from: answer.at,
-            to: answer.at,
-            answers: 0,
-        });
+        let span = seen.spans.entry(answer.life).or_insert(Span { node, from: answer.at, to: answer.at, answers: 0 });
         span.from = span.from.min(answer.at);
         span.to = span.to.max(answer.at);
         span.answers += 1;
@@ -208,15 +178,8 @@ mod tests {
     use super::*;
 
     fn most(spans: &[(&str, i64, i64)]) -> usize {
-        let spans: Vec<Span> = spans
-            .iter()
-            .map(|(node, from, to)| Span {
-                node: (*node).to_owned(),
-                from: *from,
-                to: *to,
-                answers: 1,
-            })
-            .collect();
+        let spans: Vec<Span> =
+            spans.iter().map(|(node, from, to)| Span { node: (*node).to_owned(), from: *from, to: *to, answers: 1 }).collect();
         overlap(&spans.iter().collect::<Vec<_>>()).0
     }
 
@@ -224,10 +187,7 @@ mod tests {
     fn one_after_the_other_is_one_and_anything_that_overlaps_is_two() {
         assert_eq!(most(&[]), 0);
         assert_eq!(most(&[("pg-a", 0, 100)]), 1);
-        assert_eq!(
-            most(&[("pg-a", 0, 100), ("pg-b", 101, 200), ("pg-a", 201, 300)]),
-            1
-        );
+        assert_eq!(most(&[("pg-a", 0, 100), ("pg-b", 101, 200), ("pg-a", 201, 300)]), 1);
         assert_eq!(most(&[("pg-a", 0, 100), ("pg-b", 99, 200)]), 2);
         assert_eq!(most(&[("pg-a", 0, 1000), ("pg-b", 500, 501)]), 2);
         assert_eq!(most(&[("pg-b", 500, 501), ("pg-a", 0, 1000)]), 2);

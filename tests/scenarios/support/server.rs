@@ -50,17 +50,14 @@ pub struct Answer {
 pub struct Addresses {
     known: Arc<Mutex<BTreeMap<String, IpAddr>>>,
     ask: SyncSender<()>,
+    /// What each node last said or did instead of taking writes, for the message of a failed scenario.
+    trouble: Mutex<BTreeMap<String, String>>,
 }
 
 impl Addresses {
     pub fn of(login: &Login) -> Arc<Self> {
-        let containers: Vec<String> = login
-            .nodes
-            .iter()
-            .map(|node| node.container.clone())
-            .collect();
-        let look =
-            move || docker::addresses(&containers.iter().map(String::as_str).collect::<Vec<_>>());
+        let containers: Vec<String> = login.nodes.iter().map(|node| node.container.clone()).collect();
+        let look = move || docker::addresses(&containers.iter().map(String::as_str).collect::<Vec<_>>());
         let known = Arc::new(Mutex::new(look()));
         let (ask, asked) = mpsc::sync_channel(1);
         let shared = Arc::clone(&known);
@@ -71,17 +68,34 @@ impl Addresses {
                 std::thread::sleep(ADDRESSES_AGE);
             }
         });
-        Arc::new(Self { known, ask })
+        Arc::new(Self { known, ask, trouble: Mutex::default() })
     }
 
     fn get(&self, node: &Node) -> Option<IpAddr> {
         self.known.lock().unwrap().get(&node.container).copied()
     }
 
+    /// What each node last said or did instead of taking writes.
+    pub fn trouble(&self) -> String {
+        format!("{:?}", self.trouble.lock().unwrap())
+    }
+
+    fn note(&self, node: &Node, trouble: &str) {
+        self.trouble.lock().unwrap().insert(node.name.clone(), trouble.to_owned());
+    }
+
     /// The address did not serve: it may be another one by now.
     pub fn doubt(&self) {
         // Full: it is being asked already.
         let _ = self.ask.try_send(());
+    }
+}
+
+/// The driver's words with their cause, which it leaves to `source`.
+fn in_full(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -105,16 +119,14 @@ impl Connection {
                 .application_name("understudy-scenarios")
                 .connect(NoTls)
                 .await
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| in_full(&error))?;
             let serving = tokio::spawn(async move {
                 // The client is told of the error too.
                 let _ = connection.await;
             });
             Ok(Self { client, serving })
         };
-        let opened = timeout(LIMIT, opening)
-            .await
-            .unwrap_or_else(|_| Err(format!("no connection within {LIMIT:?}")));
+        let opened = timeout(LIMIT, opening).await.unwrap_or_else(|_| Err(format!("no connection within {LIMIT:?}")));
         if opened.is_err() {
             addresses.doubt();
         }
@@ -123,24 +135,16 @@ impl Connection {
 
     /// Asks, for as long as it takes.
     pub async fn ask(&self) -> Result<Answer, String> {
-        let row = self
-            .client
-            .query_typed_one(ASK, &[])
-            .await
-            .map_err(|error| error.to_string())?;
+        let row = self.client.query_typed_one(ASK, &[]).await.map_err(|error| in_full(&error))?;
         let in_recovery: bool = row.get(0);
         let read_only: bool = row.get(1);
-        Ok(Answer {
-            writable: !in_recovery && !read_only,
-            life: row.get(2),
-            at: row.get(3),
-        })
+        Ok(Answer { writable: !in_recovery && !read_only, life: row.get(2), at: row.get(3) })
     }
 
     /// Runs statements within [`LIMIT`]. Sent as one simple query, whose success is told after the commit.
     pub async fn run(&self, statements: &str) -> Result<(), String> {
         match timeout(LIMIT, self.client.batch_execute(statements)).await {
-            Ok(done) => done.map_err(|error| error.to_string()),
+            Ok(done) => done.map_err(|error| in_full(&error)),
             Err(_) => Err(format!("no answer within {LIMIT:?}")),
         }
     }
@@ -148,9 +152,7 @@ impl Connection {
     /// The numbers in the first column, within ten times [`LIMIT`]: a whole table may be read.
     pub async fn numbers(&self, query: &str) -> Result<Vec<i64>, String> {
         match timeout(LIMIT * 10, self.client.query_typed(query, &[])).await {
-            Ok(rows) => rows
-                .map(|rows| rows.iter().map(|row| row.get(0)).collect())
-                .map_err(|error| error.to_string()),
+            Ok(rows) => rows.map(|rows| rows.iter().map(|row| row.get(0)).collect()).map_err(|error| in_full(&error)),
             Err(_) => Err("no answer".to_owned()),
         }
     }
@@ -164,38 +166,35 @@ impl Drop for Connection {
 
 /// Waits at both nodes' doors at once and comes back with a connection to whichever takes writes. A frozen node keeps
 /// nobody from the other. A standby's connection is kept and asked again every `retry`: it outlives the promotion.
-pub async fn writable_connection(
-    login: &Login,
-    addresses: &Addresses,
-    retry: Duration,
-) -> (Node, Connection) {
-    let waits = login
-        .nodes
-        .iter()
-        .map(|node| Box::pin(wait_at(login, addresses, node, retry)));
+pub async fn writable_connection(login: &Login, addresses: &Addresses, retry: Duration) -> (Node, Connection) {
+    let waits = login.nodes.iter().map(|node| Box::pin(wait_at(login, addresses, node, retry)));
     futures_util::future::select_all(waits).await.0
 }
 
-async fn wait_at(
-    login: &Login,
-    addresses: &Addresses,
-    node: &Node,
-    retry: Duration,
-) -> (Node, Connection) {
+async fn wait_at(login: &Login, addresses: &Addresses, node: &Node, retry: Duration) -> (Node, Connection) {
     let mut kept: Option<Connection> = None;
     loop {
         let connection = match kept.take() {
             Some(connection) => Ok(connection),
             None => Connection::open(login, addresses, node).await,
         };
-        if let Ok(connection) = connection {
-            match timeout(LIMIT, connection.ask()).await {
-                Ok(Ok(answer)) if answer.writable => {
-                    return (node.clone(), connection);
+        match connection {
+            Ok(connection) => match timeout(LIMIT, connection.ask()).await {
+                Ok(Ok(answer)) if answer.writable => return (node.clone(), connection),
+                Ok(Ok(_)) => {
+                    addresses.note(node, "it takes no writes");
+                    kept = Some(connection);
                 }
-                Ok(Ok(_)) => kept = Some(connection),
-                Ok(Err(_)) | Err(_) => addresses.doubt(),
-            }
+                Ok(Err(error)) => {
+                    addresses.note(node, &error);
+                    addresses.doubt();
+                }
+                Err(_) => {
+                    addresses.note(node, "it does not answer");
+                    addresses.doubt();
+                }
+            },
+            Err(error) => addresses.note(node, &error),
         }
         tokio::time::sleep(retry).await;
     }

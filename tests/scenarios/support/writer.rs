@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::server::{Addresses, Connection, Login, writable_connection};
 
 /// How long the final count may wait for a primary.
-const COUNTING: Duration = Duration::from_secs(60);
+const COUNTING: Duration = Duration::from_secs(30);
 
 /// How fast the writer writes, and comes back.
 #[derive(Debug, Clone, Copy)]
@@ -26,15 +26,9 @@ pub struct Pace {
 
 impl Pace {
     /// For the scenarios: a row every few milliseconds.
-    pub const STEADY: Self = Self {
-        between_rows: Duration::from_millis(10),
-        retry: Duration::from_millis(20),
-    };
+    pub const STEADY: Self = Self { between_rows: Duration::from_millis(10), retry: Duration::from_millis(20) };
     /// For the measurement: what the writer itself adds is a few milliseconds.
-    pub const EAGER: Self = Self {
-        between_rows: Duration::from_millis(5),
-        retry: Duration::from_millis(5),
-    };
+    pub const EAGER: Self = Self { between_rows: Duration::from_millis(5), retry: Duration::from_millis(5) };
 }
 
 /// A row whose commit the server has acknowledged.
@@ -90,13 +84,7 @@ impl Writer {
             let first = begun.as_microsecond();
             move || block_on(write(&login, &run, first, pace, &rows, stopped))
         });
-        Self {
-            login: login.clone(),
-            run,
-            rows,
-            stop,
-            thread: Some(thread),
-        }
+        Self { login: login.clone(), run, rows, stop, thread: Some(thread) }
     }
 
     /// How many rows were acknowledged so far.
@@ -106,12 +94,7 @@ impl Writer {
 
     /// When `node` acknowledged its first row after `since`.
     pub fn first_by(&self, node: &str, since: Instant) -> Option<Instant> {
-        self.rows
-            .lock()
-            .unwrap()
-            .iter()
-            .find(|row| row.node == node && row.at > since)
-            .map(|row| row.at)
+        self.rows.lock().unwrap().iter().find(|row| row.node == node && row.at > since).map(|row| row.at)
     }
 
     /// Ends the writing and counts on the primary what is there.
@@ -119,20 +102,8 @@ impl Writer {
         self.end();
         let rows = std::mem::take(&mut *self.rows.lock().unwrap());
         let there = block_on(count(&self.login, &self.run));
-        let longest_gap = rows
-            .windows(2)
-            .map(|pair| pair[1].at - pair[0].at)
-            .max()
-            .unwrap_or_default();
-        Report {
-            acknowledged: rows.len(),
-            lost: rows
-                .iter()
-                .map(|row| row.id)
-                .filter(|id| !there.contains(id))
-                .collect(),
-            longest_gap,
-        }
+        let longest_gap = rows.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default();
+        Report { acknowledged: rows.len(), lost: rows.iter().map(|row| row.id).filter(|id| !there.contains(id)).collect(), longest_gap }
     }
 
     fn end(&mut self) {
@@ -153,11 +124,7 @@ impl Drop for Writer {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// On whichever node takes writes. The rows of earlier runs are of no use any more.
@@ -175,9 +142,7 @@ async fn make_table(login: &Login) {
 
 async fn count(login: &Login, run: &str) -> HashSet<i64> {
     let ids = on_the_primary(login, |connection| async move {
-        connection
-            .numbers(&format!("SELECT id FROM scenario_rows WHERE run = '{run}'"))
-            .await
+        connection.numbers(&format!("SELECT id FROM scenario_rows WHERE run = '{run}'")).await
     });
     ids.await.into_iter().collect()
 }
@@ -188,11 +153,10 @@ where
     F: Future<Output = Result<T, String>>,
 {
     let addresses = Addresses::of(login);
-    let mut last = "no writable node".to_owned();
+    let mut last = String::new();
     let trying = async {
         loop {
-            let (node, connection) =
-                writable_connection(login, &addresses, Pace::STEADY.retry).await;
+            let (node, connection) = writable_connection(login, &addresses, Pace::STEADY.retry).await;
             match work(connection).await {
                 Ok(done) => return done,
                 Err(error) => last = format!("{}: {error}", node.name),
@@ -202,18 +166,11 @@ where
     };
     match timeout(COUNTING, trying).await {
         Ok(done) => done,
-        Err(_) => panic!("the primary could not be asked within {COUNTING:?}: {last}"),
+        Err(_) => panic!("the primary could not be asked within {COUNTING:?}: {last} {}", addresses.trouble()),
     }
 }
 
-async fn write(
-    login: &Login,
-    run: &str,
-    first: i64,
-    pace: Pace,
-    rows: &Mutex<Vec<Acknowledged>>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Vec<Acknowledged>>, mut stopped: watch::Receiver<bool>) {
     let addresses = Addresses::of(login);
     let mut id = first;
     let writing = async {
@@ -222,16 +179,11 @@ async fn write(
             loop {
                 id += 1;
                 // An id is used once: what became of it when no acknowledgement came is not known, and not counted.
-                let insert =
-                    format!("BEGIN; INSERT INTO scenario_rows VALUES ({id}, '{run}'); COMMIT");
+                let insert = format!("BEGIN; INSERT INTO scenario_rows VALUES ({id}, '{run}'); COMMIT");
                 if connection.run(&insert).await.is_err() {
                     break;
                 }
-                rows.lock().unwrap().push(Acknowledged {
-                    id,
-                    at: Instant::now(),
-                    node: node.name.clone(),
-                });
+                rows.lock().unwrap().push(Acknowledged { id, at: Instant::now(), node: node.name.clone() });
                 tokio::time::sleep(pace.between_rows).await;
             }
             addresses.doubt();

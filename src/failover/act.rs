@@ -153,7 +153,10 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             Action::Resume => self.advance(record.clone()).await,
             Action::Fence { node } => {
                 self.fence(node, None).await?;
-                self.journal.append("fenced_stray", json!({ "node": node, "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "fenced_stray",
+                    json!({ "node": node, "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::Done)
             }
             Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, false, because).await,
@@ -165,14 +168,20 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             }
             Action::MarkIneligible => {
                 self.mark_ineligible(record)?;
-                self.journal.append("marked_ineligible", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "marked_ineligible",
+                    json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::Done)
             }
             Action::DropToAsync => self.drop_to_async(record, decision).await,
             Action::RestoreSync => self.restore_sync(record).await,
             Action::RestartApp => {
                 self.runtime.restart(&self.settings.app_container).await?;
-                self.journal.append("app_restarted", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "app_restarted",
+                    json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::RestartedApp)
             }
         }
@@ -182,9 +191,24 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     ///
     /// # Errors
     /// See [`ActError`].
-    pub async fn begin(&self, mut record: Record, kind: TransitionKind, to: &NodeName, lossy: bool, reason: String) -> Result<Outcome, ActError> {
+    pub async fn begin(
+        &self,
+        mut record: Record,
+        kind: TransitionKind,
+        to: &NodeName,
+        lossy: bool,
+        reason: String,
+    ) -> Result<Outcome, ActError> {
         let from = record.primary.clone();
-        record.transition = Some(Transition { kind, from: from.clone(), to: to.clone(), step: Step::Intent, since: Timestamp::now(), lossy, reason: reason.clone() });
+        record.transition = Some(Transition {
+            kind,
+            from: from.clone(),
+            to: to.clone(),
+            step: Step::Intent,
+            since: Timestamp::now(),
+            lossy,
+            reason: reason.clone(),
+        });
         self.store.save(&record)?;
         self.journal.append(
             match kind {
@@ -426,7 +450,8 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         let at = self.address(&record.primary).await?;
         let set = self.servers.set_synchronous_standby(at, None).await;
         set.map_err(|source| ActError::Server { node: record.primary.clone(), doing: "let commits go on without the standby", source })?;
-        self.journal.append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+        self.journal
+            .append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
         Ok(Outcome::Done)
     }
 
@@ -463,7 +488,9 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             if let RoleStatus::Primary(status) = status.role {
                 let end = *end.get_or_insert(status.flushed);
                 let has_all = |link: &StandbyLink| link.streaming && link.synchronous && link.flushed.is_some_and(|flushed| flushed >= end);
-                if !status.synchronous_standby_names.is_empty() && status.standbys.iter().any(|link| link.name == standby.as_str() && has_all(link)) {
+                if !status.synchronous_standby_names.is_empty()
+                    && status.standbys.iter().any(|link| link.name == standby.as_str() && has_all(link))
+                {
                     return Ok(());
                 }
             }
@@ -481,7 +508,9 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
-            ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => Err(ActError::NoAddress(node.clone())),
+            ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {
+                Err(ActError::NoAddress(node.clone()))
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ const HEALING: Duration = Duration::from_secs(120);
 
 /// Fails a PostgreSQL pair over, and says why it did or did not.
 #[derive(Debug, Parser)]
-#[command(name = "failover-check", version, about, after_help = ExitCode::TABLE, max_term_width = 120)]
+#[command(name = "failover-check", version, after_help = ExitCode::TABLE, max_term_width = 120)]
 pub struct CommandLine {
     /// The settings of the installation
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/understudy/failover-check.toml")]
@@ -98,6 +98,20 @@ pub struct Answer {
     pub exit_code: ExitCode,
 }
 
+/// What is wrong with a command line, in one line; none where it asked for help or the version, which clap prints.
+#[must_use]
+pub fn usage_error(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() {
+        return None;
+    }
+    let words = error.to_string();
+    // clap draws over several lines: the error, what is missing, tips, the usage.
+    let lines: Vec<&str> =
+        words.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    Some(format!("{}; try: --help", line.strip_prefix("error: ").unwrap_or(&line)))
+}
+
 impl CommandLine {
     /// Carries the command out.
     ///
@@ -131,7 +145,11 @@ impl CommandLine {
     async fn run(&self, checker: &Checker) -> Result<(Report, ExitCode), Error> {
         match &self.command {
             Command::Run { total: None } => after_pass(checker.run_once(PATIENCE).await?),
-            Command::Run { total: Some(total) } => after_pass(checker.run_for(*total).await?),
+            // Its log has told what was new; cron would add the last pass to it without a time, each minute.
+            Command::Run { total: Some(total) } => {
+                let (report, code) = after_pass(checker.run_for(*total).await?)?;
+                Ok((Report { text: String::new(), ..report }, code))
+            }
             Command::Status => {
                 let look = checker.look().await?;
                 let events = checker.journal.read().map_err(Error::Journal)?;
@@ -240,7 +258,10 @@ fn check_order(look: &Look) -> Result<(), Error> {
         return Err(Error::Runtime(format!("the container runtime does not answer: {why}")));
     }
     if look.record.transition.is_some() {
-        return Err(refused("another transition is unfinished", "failover-check run, which finishes it; then look at failover-check status"));
+        return Err(refused(
+            "another transition is unfinished",
+            "failover-check run, which finishes it; then look at failover-check status",
+        ));
     }
     Ok(())
 }
@@ -263,7 +284,10 @@ async fn switchover(checker: &Checker, to: Option<&NodeName>) -> Result<(Report,
     promotable(seen).map_err(|why| refused(why.to_string(), "wait until failover-check status says sync"))?;
     let in_sync = seen.primary.is_seen_as_primary() && seen.link().is_some_and(|link| link.enforced && link.synchronous);
     if !in_sync {
-        return Err(refused("the primary does not confirm that the standby is in sync", "failover-check explain; a lost primary is failed over by failover-check run"));
+        return Err(refused(
+            "the primary does not confirm that the standby is in sync",
+            "failover-check explain; a lost primary is failed over by failover-check run",
+        ));
     }
     let reason = format!("switchover ordered by {}", person());
     carry_through(checker, &turn, &look, TransitionKind::Switchover, false, reason).await
@@ -281,7 +305,9 @@ async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
     let (lossy, loss) = match promotable(seen) {
         Ok(()) => (false, "nothing acknowledged is lost".to_owned()),
         Err(why @ Unpromotable::Ineligible { .. }) => (true, why.to_string()),
-        Err(Unpromotable::NotInRecovery) if adopted => (true, format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name)),
+        Err(Unpromotable::NotInRecovery) if adopted => {
+            (true, format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name))
+        }
         Err(why) => return Err(refused(why.to_string(), "mend the standby first (failover-check explain); it alone can be promoted")),
     };
     let reason = format!("failover ordered by {}, data loss accepted: {loss}", person());
@@ -289,7 +315,14 @@ async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
 }
 
 /// Changes the primary and then passes until the pair is healthy again, or for the limit.
-async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: TransitionKind, lossy: bool, reason: String) -> Result<(Report, ExitCode), Error> {
+async fn carry_through(
+    checker: &Checker,
+    turn: &Turn,
+    look: &Look,
+    kind: TransitionKind,
+    lossy: bool,
+    reason: String,
+) -> Result<(Report, ExitCode), Error> {
     let begun = Instant::now();
     let to = &look.seen.standby.name;
     log::info!("{} → {to}: {reason}", look.record.primary);
@@ -305,7 +338,11 @@ async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: Transi
         sleep(Duration::from_millis(200)).await;
     }
     let whole = begun.elapsed().as_secs_f64();
-    let tail = if healthy { format!("the pair is healthy again after {whole:.1} s") } else { "the pair is not healthy yet: failover-check explain".to_owned() };
+    let tail = if healthy {
+        format!("the pair is healthy again after {whole:.1} s")
+    } else {
+        "the pair is not healthy yet: failover-check explain".to_owned()
+    };
     let report = Report {
         text: format!("{to} is primary after {writable_after:.2} s; {tail}"),
         json: json!({ "changed": true, "primary": to, "writable_after_seconds": writable_after, "healthy": healthy, "seconds": whole }),

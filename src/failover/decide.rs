@@ -36,7 +36,7 @@ rules! {
     UNFINISHED = "R20", "an unfinished transition is brought to its end first, forward or back";
     TWO_PRIMARIES = "R30", "a node that the record does not name takes writes: it is fenced, also while paused";
     PROMOTED_OUTSIDE = "R40", "the primary is down or in recovery and the other node takes writes: a person decides";
-    PAUSED = "R50", "a person has paused the tool";
+    PAUSED = "R50", "a person has paused the tool: wait, or alert where the primary does not take writes";
     CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs";
     FLAPPING = "R70", "too many failovers within the window: a person decides";
     PRIMARY_DOWN = "R80", "the runtime says that the primary does not run, and the standby can take over without loss: fail over now";
@@ -87,7 +87,8 @@ pub fn decide(seen: &Observation) -> Decision {
         return stray_primary(seen);
     }
     if seen.record.paused {
-        return say(PAUSED, Action::Wait, Reason::Paused);
+        let action = if seen.primary.is_seen_as_primary() { Action::Wait } else { Action::Alert };
+        return say(PAUSED, action, Reason::Paused { primary: in_short(&seen.primary) });
     }
     match &seen.primary.container {
         ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Wait, Reason::ContainerUnknown(why.clone())),

@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
-use bollard::query_parameters::{EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::OnceCell;
@@ -50,7 +55,8 @@ impl Engine {
     async fn docker(&self) -> Result<&Docker, Failure> {
         let silent = |why: String| Failure::Silent(format!("{why} ('{}')", self.socket.display()));
         let agree = || async {
-            let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION).map_err(|error| silent(error.to_string()))?;
+            let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION)
+                .map_err(|error| silent(error.to_string()))?;
             match tokio::time::timeout(ANSWER, docker.negotiate_version()).await {
                 Ok(answer) => answer.map_err(|error| silent(with_causes(&error))),
                 Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
@@ -72,7 +78,13 @@ impl Engine {
     }
 
     /// Puts a question to the Engine and waits at most `limit`.
-    async fn ask<T>(&self, container: &str, doing: &str, limit: Duration, question: impl AsyncFnOnce(&Docker) -> Result<T, Error>) -> Result<T, Failure> {
+    async fn ask<T>(
+        &self,
+        container: &str,
+        doing: &str,
+        limit: Duration,
+        question: impl AsyncFnOnce(&Docker) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let docker = self.docker().await?;
         match tokio::time::timeout(limit, question(docker)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -100,7 +112,8 @@ impl Engine {
 
     /// Starts a program of the node's image inside the container.
     async fn begin(docker: &Docker, container: &str, command: &[&str]) -> Result<(String, StartExecResults), Error> {
-        let options = CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
+        let options =
+            CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
         let exec = docker.create_exec(container, options).await?;
         let started = docker.start_exec(&exec.id, None).await?;
         Ok((exec.id, started))
@@ -199,11 +212,14 @@ impl Runtime for Engine {
 /// Reads what the Engine says of a container. Anything that may have a process, or may get one without being told to, counts as running.
 fn read_state(found: ContainerInspectResponse) -> Result<ContainerState, String> {
     let state = found.state.ok_or("the Engine says nothing of its state")?;
-    let restarts = found.host_config.and_then(|config| config.restart_policy).and_then(|policy| policy.name).is_some_and(|name| {
-        !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)
-    });
+    let restarts = found
+        .host_config
+        .and_then(|config| config.restart_policy)
+        .and_then(|policy| policy.name)
+        .is_some_and(|name| !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY));
     let is = |flag: Option<bool>| flag == Some(true);
-    let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::CREATED));
+    let ended =
+        matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::CREATED));
     if ended && !is(state.running) && !is(state.paused) && !is(state.restarting) && state.pid.unwrap_or(0) == 0 {
         return Ok(ContainerState::Stopped { how: how_it_ended(&state), restarts });
     }
@@ -255,7 +271,8 @@ mod tests {
     use bollard::models::HostConfig;
 
     fn state(status: ContainerStateStatusEnum, change: impl Fn(&mut EngineState), policy: RestartPolicyNameEnum) -> ContainerState {
-        let mut state = EngineState { status: Some(status), running: Some(false), pid: Some(0), exit_code: Some(137), ..Default::default() };
+        let mut state =
+            EngineState { status: Some(status), running: Some(false), pid: Some(0), exit_code: Some(137), ..Default::default() };
         change(&mut state);
         let policy = RestartPolicy { name: Some(policy), maximum_retry_count: None };
         let host_config = HostConfig { restart_policy: Some(policy), ..Default::default() };
@@ -273,7 +290,10 @@ mod tests {
             assert!(matches!(state(status, |_| {}, no), ContainerState::Running { .. }), "{status}");
         }
         assert!(matches!(state(Status::EXITED, |state| state.pid = Some(7), no), ContainerState::Running { .. }), "a process is left");
-        assert!(matches!(state(Status::EXITED, |state| state.running = Some(true), no), ContainerState::Running { .. }), "a contradiction is no proof");
+        assert!(
+            matches!(state(Status::EXITED, |state| state.running = Some(true), no), ContainerState::Running { .. }),
+            "a contradiction is no proof"
+        );
         assert!(read_state(ContainerInspectResponse::default()).is_err(), "no word is no proof either");
     }
 }

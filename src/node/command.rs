@@ -29,7 +29,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes a node's data directory match its role in the cluster record, then becomes postgres
 #[derive(Debug, Parser)]
-#[command(name = "postgres-node", version, about)]
+#[command(name = "postgres-node", version)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: NodeCommand,
@@ -135,7 +135,9 @@ pub enum NodeError {
     #[error("cannot ask the primary: {0}")]
     Primary(String),
     /// There is no room for a copy of the primary's data.
-    #[error("no room for a copy of the primary's data: {needed} bytes are needed and {free} are free; try: make room on the disk of this volume")]
+    #[error(
+        "no room for a copy of the primary's data: {needed} bytes are needed and {free} are free; try: make room on the disk of this volume"
+    )]
     NoRoom {
         /// Bytes.
         needed: u64,
@@ -210,7 +212,8 @@ impl RunArguments {
         volume.clear_incoming().map_err(&in_volume)?;
         let secrets = self.read_secrets()?;
         let password_file = Path::new(RUN_DIRECTORY).join(".pgpass");
-        configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover).map_err(NodeError::file(&password_file))?;
+        configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover)
+            .map_err(NodeError::file(&password_file))?;
         // The lines of a transition: the record still names the old primary, which is what this node follows or has followed.
         // A primary does not have to wait for the name of a standby that may be gone.
         let follows = matches!(plan, Plan::Follow | Plan::Rewind | Plan::Clone { .. });
@@ -230,7 +233,10 @@ impl RunArguments {
                 match upstream.keeps_our_log(SHORT_PATIENCE) {
                     Ok(true) => self.prepare_standby(&current, &following)?,
                     Ok(false) => {
-                        log::warn!("{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data", self.peer);
+                        log::warn!(
+                            "{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data",
+                            self.peer
+                        );
                         self.clone_beside(&volume, &upstream, &following, record.epoch, false)?;
                     }
                     // It can start without its primary, and has to where that is lost.
@@ -263,7 +269,14 @@ impl RunArguments {
         Err(NodeError::Program { program: "postgres", how: error.to_string() })
     }
 
-    fn clone_beside(&self, volume: &Volume, upstream: &Upstream<'_>, following: &RecoveryConf, epoch: u64, keep: bool) -> Result<(), NodeError> {
+    fn clone_beside(
+        &self,
+        volume: &Volume,
+        upstream: &Upstream<'_>,
+        following: &RecoveryConf,
+        epoch: u64,
+        keep: bool,
+    ) -> Result<(), NodeError> {
         let copied = upstream.base_backup(volume);
         if copied.is_err() {
             // A part of a copy is worth nothing and may fill a disk that the primary shares.
@@ -292,7 +305,11 @@ impl RunArguments {
             let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
             if text.is_empty() { Err(NodeError::EmptySecret(path)) } else { Ok(text) }
         };
-        Ok(Secrets { database: read("database_password")?, replication: read("replication_password")?, failover: read("failover_password")? })
+        Ok(Secrets {
+            database: read("database_password")?,
+            replication: read("replication_password")?,
+            failover: read("failover_password")?,
+        })
     }
 }
 

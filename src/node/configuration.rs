@@ -95,7 +95,12 @@ pub fn leading(peer: &NodeName, synchronous: bool) -> RecoveryConf {
 ///
 /// # Errors
 /// Never for names and paths of ours; the connection string's own rules are checked where it is made.
-pub fn following(node: &NodeName, primary: &NodeName, address: Option<IpAddr>, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
+pub fn following(
+    node: &NodeName,
+    primary: &NodeName,
+    address: Option<IpAddr>,
+    password_file: &Path,
+) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
     let password_file = password_file.to_string_lossy();
     let address = address.map(|address| address.to_string());
     let known = address.as_deref().map(|address| ("hostaddr", address));

@@ -86,7 +86,9 @@ impl Upstream<'_> {
         });
         match receiver.recv_timeout(patience) {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(NodeError::Primary(error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned()))),
+            Ok(Err(error)) => {
+                Err(NodeError::Primary(error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned())))
+            }
             Err(_) => Err(NodeError::Primary(format!("{} gave no answer within {patience:?}", self.primary))),
         }
     }
@@ -112,7 +114,10 @@ impl Upstream<'_> {
             let slot = self.node.slot();
             let made = self.ask((REPLICATION_USER, &self.secrets.replication), ANSWER_LIMIT, move |client| {
                 if anew {
-                    client.execute("SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", &[&slot])?;
+                    client.execute(
+                        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                        &[&slot],
+                    )?;
                 }
                 // Reserved at once: until the node streams, nothing else keeps what is written while its data are copied.
                 let make = "SELECT pg_catalog.pg_create_physical_replication_slot($1::name, true) \

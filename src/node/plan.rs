@@ -126,9 +126,12 @@ pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, noted: Optio
         }
         return match data {
             // In recovery without its signal: a promotion removes that first and writes the end of recovery last, and was interrupted in between. It is asked for again.
-            DataDirectory::Present { rewinding: false, standby_signal: true, .. } | DataDirectory::Present { rewinding: false, unpromoted: true, .. } => Plan::Follow,
+            DataDirectory::Present { rewinding: false, standby_signal: true, .. }
+            | DataDirectory::Present { rewinding: false, unpromoted: true, .. } => Plan::Follow,
             // Promotion was asked for and happened; the old primary is fenced. Commits wait for nobody: there is no standby.
-            DataDirectory::Present { rewinding: false, unpromoted: false, .. } if transition.step >= Step::PromoteRequested => Plan::Lead { synchronous: false },
+            DataDirectory::Present { rewinding: false, unpromoted: false, .. } if transition.step >= Step::PromoteRequested => {
+                Plan::Lead { synchronous: false }
+            }
             DataDirectory::Present { .. } | DataDirectory::Empty => Plan::Refuse(Refusal::NotPromotable),
         };
     }
@@ -149,8 +152,12 @@ pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, noted: Optio
         // In recovery and without its signal: somebody removed it, and PostgreSQL would come up writable. It never was primary, so it only has to follow again.
         DataDirectory::Present { unpromoted: true, .. } => Plan::Follow,
         // A node that failover-check promoted has the new epoch in the record, or in a transition.
-        DataDirectory::Present { .. } if noted == Some(Noted { epoch: record.epoch, leading: false }) => Plan::Refuse(Refusal::PromotedOutside),
-        DataDirectory::Present { .. } if record.failovers.last().is_some_and(|past| past.lossy && past.from == *node && past.epoch == record.epoch) => {
+        DataDirectory::Present { .. } if noted == Some(Noted { epoch: record.epoch, leading: false }) => {
+            Plan::Refuse(Refusal::PromotedOutside)
+        }
+        DataDirectory::Present { .. }
+            if record.failovers.last().is_some_and(|past| past.lossy && past.from == *node && past.epoch == record.epoch) =>
+        {
             Plan::Clone { keep: true }
         }
         DataDirectory::Present { .. } => Plan::Rewind,
@@ -208,8 +215,10 @@ mod tests {
         all
     }
 
-    const PRIMARY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: false, unpromoted: false, rewinding: false };
-    const STANDBY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+    const PRIMARY: fn() -> DataDirectory =
+        || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: false, unpromoted: false, rewinding: false };
+    const STANDBY: fn() -> DataDirectory =
+        || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
 
     /// I1 and I4: whatever its volume holds, a node that a transition leads away from does not start.
     #[test]
@@ -225,7 +234,9 @@ mod tests {
     #[test]
     fn i1_only_the_recorded_primary_leads() {
         for data in every_data_directory() {
-            for before_promotion in [record("pg-a"), in_transition(Step::Intent), in_transition(Step::Fenced), in_transition(Step::Replayed)] {
+            for before_promotion in
+                [record("pg-a"), in_transition(Step::Intent), in_transition(Step::Fenced), in_transition(Step::Replayed)]
+            {
                 let plan = plan(&name("pg-b"), &before_promotion, &data, None);
                 assert!(!matches!(plan, Plan::Lead { .. } | Plan::Initialise), "{data:?} {plan:?}");
             }
@@ -234,7 +245,11 @@ mod tests {
         for interrupted in [(true, true), (false, true)] {
             let (standby_signal, unpromoted) = interrupted;
             let data = DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal, unpromoted, rewinding: false };
-            assert_eq!(plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &data, None), Plan::Follow, "promotion is asked for again");
+            assert_eq!(
+                plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &data, None),
+                Plan::Follow,
+                "promotion is asked for again"
+            );
         }
     }
 
@@ -260,12 +275,17 @@ mod tests {
     #[test]
     fn i2_a_node_promoted_by_somebody_else_is_not_rewound() {
         assert_eq!(plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(3, false)), Plan::Refuse(Refusal::PromotedOutside));
-        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(2, false)), Plan::Rewind, "the tool promoted it, and the note is one epoch old");
+        assert_eq!(
+            plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(2, false)),
+            Plan::Rewind,
+            "the tool promoted it, and the note is one epoch old"
+        );
     }
 
     #[test]
     fn i5_commits_whose_loss_was_accepted_are_kept_beside() {
-        let past = crate::record::PastFailover { at: jiff::Timestamp::UNIX_EPOCH, from: name("pg-a"), to: name("pg-b"), epoch: 3, lossy: true };
+        let past =
+            crate::record::PastFailover { at: jiff::Timestamp::UNIX_EPOCH, from: name("pg-a"), to: name("pg-b"), epoch: 3, lossy: true };
         let record = Record { failovers: vec![past], ..record("pg-b") };
         assert_eq!(plan(&name("pg-a"), &record, &PRIMARY(), noted(2, true)), Plan::Clone { keep: true });
         assert_eq!(plan(&name("pg-a"), &record, &STANDBY(), noted(3, false)), Plan::Follow, "once it follows it does so again");
@@ -273,9 +293,13 @@ mod tests {
 
     #[test]
     fn an_older_record_and_strange_data_are_refused() {
-        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), noted(4, false)), Plan::Refuse(Refusal::OldRecord { recorded: 3, seen: 4 }));
+        assert_eq!(
+            plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), noted(4, false)),
+            Plan::Refuse(Refusal::OldRecord { recorded: 3, seen: 4 })
+        );
         for node in ["pg-a", "pg-b"] {
-            let strange = DataDirectory::Present { system_identifier: "8".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+            let strange =
+                DataDirectory::Present { system_identifier: "8".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
             assert!(matches!(plan(&name(node), &record("pg-a"), &strange, None), Plan::Refuse(Refusal::Stranger { .. })));
         }
     }

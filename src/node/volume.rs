@@ -56,7 +56,12 @@ impl Volume {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 Err(error) => return Err(error),
             };
-            let odd = || io::Error::other(format!("'{}' is not empty and holds no PG_VERSION; move it away, it is not deleted by itself", data.display()));
+            let odd = || {
+                io::Error::other(format!(
+                    "'{}' is not empty and holds no PG_VERSION; move it away, it is not deleted by itself",
+                    data.display()
+                ))
+            };
             return if is_empty { Ok(DataDirectory::Empty) } else { Err(odd()) };
         }
         Ok(DataDirectory::Present {

@@ -156,7 +156,20 @@ mod tests {
 
     #[test]
     fn a_standby_that_was_restarted_has_what_it_replayed() {
-        let columns = [Some("7"), Some("true"), Some("on"), Some(""), None, Some("0/3000000"), Some("0/3000148"), Some("false"), None, Some("true"), Some("on"), None];
+        let columns = [
+            Some("7"),
+            Some("true"),
+            Some("on"),
+            Some(""),
+            None,
+            Some("0/3000000"),
+            Some("0/3000148"),
+            Some("false"),
+            None,
+            Some("true"),
+            Some("on"),
+            None,
+        ];
         let RoleStatus::Standby(standby) = read_status(&columns).unwrap().role else { panic!("a standby") };
         assert_eq!(standby.received, Some("0/3000148".parse().unwrap()), "received alone is only the segment's start");
         assert!(!standby.streaming);
@@ -165,7 +178,20 @@ mod tests {
     #[test]
     fn a_primary_with_a_synchronous_standby() {
         let links = r#"[["pg-b","streaming","sync","0/3000148"],["pg_basebackup","backup","async",null]]"#;
-        let columns = [Some("7"), Some("false"), Some("off"), Some("\"pg-b\""), Some("0/3000150"), None, None, None, None, Some("false"), Some("on"), Some(links)];
+        let columns = [
+            Some("7"),
+            Some("false"),
+            Some("off"),
+            Some("\"pg-b\""),
+            Some("0/3000150"),
+            None,
+            None,
+            None,
+            None,
+            Some("false"),
+            Some("on"),
+            Some(links),
+        ];
         let RoleStatus::Primary(primary) = read_status(&columns).unwrap().role else { panic!("a primary") };
         assert!(primary.standbys[0].synchronous && primary.standbys[0].streaming && !primary.standbys[1].streaming);
         assert_eq!(primary.flushed.bytes_since(primary.standbys[0].flushed.unwrap()), 8);

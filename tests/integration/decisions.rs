@@ -19,12 +19,25 @@ const DIMENSIONS: &[(&str, &[&str])] = &[
     (
         "primary",
         &[
-            "writable", "read-only", "in-recovery", "starting", "refusing", "stranger", "silent/alive-inside", "silent/dead-inside", "silent/unknown-inside",
+            "writable",
+            "read-only",
+            "in-recovery",
+            "starting",
+            "refusing",
+            "stranger",
+            "silent/alive-inside",
+            "silent/dead-inside",
+            "silent/unknown-inside",
             "silent/preparing-inside",
-            "stopped", "missing", "unknown",
+            "stopped",
+            "missing",
+            "unknown",
         ],
     ),
-    ("standby", &["streams", "follows", "replay-paused", "writable", "starting", "refusing", "silent", "stranger", "stopped", "missing", "unknown"]),
+    (
+        "standby",
+        &["streams", "follows", "replay-paused", "writable", "starting", "refusing", "silent", "stranger", "stopped", "missing", "unknown"],
+    ),
     ("paused", &["no", "yes"]),
     ("eligible", &["no", "yes"]),
     // The primary's word on the standby: do commits wait, and how far is it? Only a writable primary says.
@@ -72,7 +85,8 @@ fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
 fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
     let (waits, link) = commits.split_once('/').unwrap();
     let flushed = if link == "behind" { "0/1000000" } else { "0/3000000" };
-    let row = StandbyLink { name: "pg-b".to_owned(), streaming: true, synchronous: link == "sync", flushed: Some(flushed.parse().unwrap()) };
+    let row =
+        StandbyLink { name: "pg-b".to_owned(), streaming: true, synchronous: link == "sync", flushed: Some(flushed.parse().unwrap()) };
     PrimaryStatus {
         read_only,
         flushed: "0/3000000".parse().unwrap(),
@@ -85,8 +99,14 @@ fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
 fn observation(point: &Point) -> Observation {
     let why = || "why".to_owned();
     let primary_words = word(point, "primary");
-    let as_primary = |read_only, identity: &str| ServerView::Primary { status: primary_status(read_only, word(point, "commits")), system_identifier: identity.to_owned() };
-    let as_standby = |streaming, paused, identity: &str| ServerView::Standby { status: standby_status(streaming, paused), system_identifier: identity.to_owned() };
+    let as_primary = |read_only, identity: &str| ServerView::Primary {
+        status: primary_status(read_only, word(point, "commits")),
+        system_identifier: identity.to_owned(),
+    };
+    let as_standby = |streaming, paused, identity: &str| ServerView::Standby {
+        status: standby_status(streaming, paused),
+        system_identifier: identity.to_owned(),
+    };
     let container = |words: &str| match words {
         "stopped" => ContainerView::Stopped(why()),
         "missing" => ContainerView::Missing,
@@ -138,7 +158,12 @@ fn observation(point: &Point) -> Observation {
             system_identifier: Some(OURS.to_owned()),
         },
         primary: NodeView { name: name("pg-a"), container: container(primary_words), server: primary_server, inside },
-        standby: NodeView { name: name("pg-b"), container: container(word(point, "standby")), server: standby_server, inside: InsideView::NotAsked },
+        standby: NodeView {
+            name: name("pg-b"),
+            container: container(word(point, "standby")),
+            server: standby_server,
+            inside: InsideView::NotAsked,
+        },
         app: if word(point, "app") == "ready" { AppView::Ready } else { AppView::NotReady(why()) },
         elapsed: Elapsed {
             silent_passes: if long { limits.suspicion_passes } else { 1 },
@@ -210,10 +235,14 @@ fn table(dimension: usize, point: &mut Point) -> Vec<String> {
 #[test]
 fn the_table_of_decisions_is_as_reviewed() {
     let header = DIMENSIONS.iter().map(|(name, _)| *name).chain(["rule and action"]).collect::<Vec<_>>().join("|");
-    let rows: Vec<Vec<String>> =
-        std::iter::once(header).chain(table(0, &mut [0; DIMENSIONS.len()])).map(|line| line.split('|').map(str::to_owned).collect()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(table(0, &mut [0; DIMENSIONS.len()]))
+        .map(|line| line.split('|').map(str::to_owned).collect())
+        .collect();
     let widths: Vec<usize> = (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap()).collect();
-    let aligned = rows.iter().map(|row| row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ").trim_end().to_owned());
+    let aligned = rows.iter().map(|row| {
+        row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
     let rules = RULES.iter().map(|rule| format!("{:<5} {}", rule.id, rule.sentence)).collect::<Vec<_>>().join("\n");
     let text = format!("{rules}\n\n{}", aligned.collect::<Vec<_>>().join("\n"));
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, { insta::assert_snapshot!("decision_table", text) });
@@ -252,7 +281,10 @@ fn i1_the_recorded_primary_is_never_the_one_that_is_fenced_as_a_stray() {
         if let Action::Fence { node } = &decision.action {
             assert_eq!(node, &seen.standby.name);
             assert_eq!(word(point, "standby"), "writable");
-            assert!(!["stopped", "missing", "in-recovery"].contains(&word(point, "primary")), "the last writable node is never fenced: {point:?}");
+            assert!(
+                !["stopped", "missing", "in-recovery"].contains(&word(point, "primary")),
+                "the last writable node is never fenced: {point:?}"
+            );
         }
         let two = word(point, "primary") == "writable" && word(point, "standby") == "writable";
         if two && word(point, "runtime") == "answers" && word(point, "transition") == "none" {
@@ -324,7 +356,11 @@ fn i6_the_app_never_moves_a_primary_that_is_up() {
         let up = ["writable", "read-only", "in-recovery", "refusing", "stranger"].contains(&word(point, "primary"));
         assert!(!(up && fails_over(decision)), "{point:?}");
         if decision.action == Action::RestartApp {
-            assert_eq!((word(point, "primary"), word(point, "app"), word(point, "time") == "short"), ("writable", "not-ready", false), "{point:?}");
+            assert_eq!(
+                (word(point, "primary"), word(point, "app"), word(point, "time") == "short"),
+                ("writable", "not-ready", false),
+                "{point:?}"
+            );
         }
     });
     // And a ready app only ever holds a failover back.
@@ -340,7 +376,10 @@ fn i6_the_app_never_moves_a_primary_that_is_up() {
 fn a_pause_leaves_only_what_safety_asks_for() {
     for_every_point(|point, _, decision| {
         if word(point, "paused") == "yes" {
-            assert!(matches!(decision.action, Action::Wait | Action::Refuse | Action::Resume | Action::Fence { .. }), "{point:?} {decision:?}");
+            assert!(
+                matches!(decision.action, Action::Wait | Action::Alert | Action::Refuse | Action::Resume | Action::Fence { .. }),
+                "{point:?} {decision:?}"
+            );
         }
     });
 }

@@ -37,7 +37,7 @@ rules! {
     TWO_PRIMARIES = "R30", "a node that the record does not name takes writes: it is fenced, also while paused";
     PROMOTED_OUTSIDE = "R40", "the primary is down or in recovery and the other node takes writes: a person decides";
     PAUSED = "R50", "a person has paused the tool: wait, or alert where the primary does not take writes";
-    CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs";
+    CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs: alert, never fail over";
     FLAPPING = "R70", "too many failovers within the window: a person decides";
     PRIMARY_DOWN = "R80", "the runtime says that the primary does not run, and the standby can take over without loss: fail over now";
     STARTED_JUST_NOW = "R90", "the primary is down and something was started a moment ago: look again first";
@@ -91,7 +91,7 @@ pub fn decide(seen: &Observation) -> Decision {
         return say(PAUSED, action, Reason::Paused { primary: in_short(&seen.primary) });
     }
     match &seen.primary.container {
-        ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Wait, Reason::ContainerUnknown(why.clone())),
+        ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Alert, Reason::ContainerUnknown(why.clone())),
         ContainerView::Stopped(how) => primary_down(seen, how, true),
         ContainerView::Missing => primary_down(seen, "its container does not exist", false),
         ContainerView::Running => primary_runs(seen),

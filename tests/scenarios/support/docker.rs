@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -76,6 +76,30 @@ impl Node {
             inspect(&self.container, "{{.State.Pid}}").unwrap_or_else(|| panic!("{} does not exist", self.container)).parse().unwrap();
         assert!(pid > 0, "{} does not run", self.container);
         Pid::from_raw(pid)
+    }
+
+    /// Begins a write of some hundred megabytes of log, which is still going on when this returns; it ends with its server.
+    pub fn begin_bulk_write(&self) -> Child {
+        let statements = "CREATE TABLE IF NOT EXISTS scenario_bulk (id bigint, filling text)";
+        let bulk = "TRUNCATE scenario_bulk; INSERT INTO scenario_bulk SELECT id, repeat('x', 200) FROM generate_series(1, 3000000) AS id";
+        let mut psql = Command::new("docker");
+        psql.args([
+            "exec",
+            &self.container,
+            "psql",
+            "-qX",
+            "-h",
+            "/run/postgresql",
+            "-U",
+            "postgres",
+            "-c",
+            statements,
+            "-c",
+            bulk,
+            "postgres",
+        ]);
+        psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        psql.spawn().unwrap_or_else(|error| panic!("cannot run docker: {error}"))
     }
 
     /// `kill -9` from the host.

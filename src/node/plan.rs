@@ -47,7 +47,7 @@ pub enum Plan {
     Rewind,
     /// Take a base backup from the primary, then follow. What is there is kept aside until the replacement streams.
     Clone {
-        /// A person accepted the loss of commits that only this node has: its data are kept until a person removes them.
+        /// It may hold commits that nobody else has: promoted by somebody else, or given up by a person. Its data are kept until a person removes them.
         keep: bool,
     },
     /// Do not start.
@@ -75,8 +75,6 @@ pub enum Refusal {
         /// The identity found.
         found: String,
     },
-    /// It followed under the recorded epoch, and was promoted by somebody else since: it may hold commits that nobody else has.
-    PromotedOutside,
     /// The record is older than the volume.
     OldRecord {
         /// The record's epoch.
@@ -98,10 +96,6 @@ impl fmt::Display for Refusal {
             Self::Stranger { recorded, found } => {
                 write!(f, "the data directory belongs to another cluster (system identifier {found}, recorded {recorded}); try: move it away, it is not deleted by itself")
             }
-            Self::PromotedOutside => f.write_str(
-                "this node was promoted by somebody else than failover-check and may hold commits that the recorded primary has not; \
-                 try: adopt it with failover-check failover --accept-data-loss while the recorded primary is stopped, or move its data directory away to have it copied anew",
-            ),
             Self::OldRecord { recorded, seen } => {
                 write!(f, "the record is of epoch {recorded}, but this node has already started under epoch {seen}; try: restore the newer record")
             }
@@ -151,17 +145,16 @@ pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, noted: Optio
         DataDirectory::Present { standby_signal: true, .. } => Plan::Follow,
         // In recovery and without its signal: somebody removed it, and PostgreSQL would come up writable. It never was primary, so it only has to follow again.
         DataDirectory::Present { unpromoted: true, .. } => Plan::Follow,
-        // A node that failover-check promoted has the new epoch in the record, or in a transition.
-        DataDirectory::Present { .. } if noted == Some(Noted { epoch: record.epoch, leading: false }) => {
-            Plan::Refuse(Refusal::PromotedOutside)
-        }
-        DataDirectory::Present { .. }
-            if record.failovers.last().is_some_and(|past| past.lossy && past.from == *node && past.epoch == record.epoch) =>
-        {
-            Plan::Clone { keep: true }
-        }
+        // Followed under this epoch and leads since: promoted by somebody else than failover-check, which would have begun a new epoch.
+        DataDirectory::Present { .. } if noted == Some(Noted { epoch: record.epoch, leading: false }) => Plan::Clone { keep: true },
+        DataDirectory::Present { .. } if lost_commits_are_here(node, record) => Plan::Clone { keep: true },
         DataDirectory::Present { .. } => Plan::Rewind,
     }
+}
+
+/// A person accepted the loss of commits that only this node, the old primary, has.
+fn lost_commits_are_here(node: &NodeName, record: &Record) -> bool {
+    record.failovers.last().is_some_and(|past| past.lossy && past.from == *node && past.epoch == record.epoch)
 }
 
 #[cfg(test)]
@@ -274,7 +267,7 @@ mod tests {
     /// A person promoted the standby by hand; whatever happens to its container then, its commits are not rewound away.
     #[test]
     fn i2_a_node_promoted_by_somebody_else_is_not_rewound() {
-        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(3, false)), Plan::Refuse(Refusal::PromotedOutside));
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(3, false)), Plan::Clone { keep: true });
         assert_eq!(
             plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(2, false)),
             Plan::Rewind,

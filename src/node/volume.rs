@@ -79,7 +79,12 @@ impl Volume {
     pub fn noted(&self) -> io::Result<Option<Noted>> {
         match fs::read_to_string(self.epoch()) {
             Ok(text) => {
-                let odd = || io::Error::other(format!("'{}' holds no epoch and role", self.epoch().display()));
+                let odd = || {
+                    io::Error::other(format!(
+                        "'{}' holds no epoch and role; remove it if you know that the record is the newest",
+                        self.epoch().display()
+                    ))
+                };
                 let (epoch, role) = text.trim().split_once(' ').ok_or_else(odd)?;
                 Ok(Some(Noted { epoch: epoch.parse().map_err(|_| odd())?, leading: role == LEADING }))
             }

@@ -112,6 +112,8 @@ pub struct Transition {
     pub step: Step,
     /// When it was decided.
     pub since: Timestamp,
+    /// A person accepted that acknowledged commits are lost.
+    pub lossy: bool,
     /// Why, in words for a person.
     pub reason: String,
 }
@@ -140,6 +142,8 @@ pub struct PastFailover {
     pub to: NodeName,
     /// The epoch that began with it.
     pub epoch: u64,
+    /// A person accepted that acknowledged commits were lost: the old primary holds the only copy of them.
+    pub lossy: bool,
 }
 
 /// The cluster record. See the module's text.
@@ -160,7 +164,10 @@ pub struct Record {
     pub paused: Option<Pause>,
     /// PostgreSQL's identity of this cluster; null until a primary was first seen.
     pub system_identifier: Option<String>,
-    /// The latest failovers by the tool itself, oldest first, at most [`KEPT_FAILOVERS`]. Switchovers do not count as flapping.
+    /// Since when failovers count as flapping: a person's `resume` sets it to now.
+    #[serde(default)]
+    pub counted_since: Option<Timestamp>,
+    /// The latest failovers, oldest first, at most [`KEPT_FAILOVERS`]. Switchovers do not count as flapping.
     pub failovers: Vec<PastFailover>,
 }
 
@@ -257,7 +264,9 @@ impl Record {
             Some(transition) if transition.from != self.primary => {
                 Err(format!("the transition leads away from '{}', but the primary is '{}'", transition.from, self.primary))
             }
-            Some(transition) if transition.from == transition.to => Err(format!("the transition leads from '{0}' to '{0}'", transition.from)),
+            Some(transition) if transition.from == transition.to => {
+                Err(format!("the transition leads from '{0}' to '{0}'", transition.from))
+            }
             _ => Ok(()),
         }
     }
@@ -267,7 +276,8 @@ impl Record {
     #[must_use]
     pub fn failovers_within(&self, window: std::time::Duration, now: Timestamp) -> u32 {
         let window = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
-        let recent = self.failovers.iter().filter(|past| now.as_second().saturating_sub(past.at.as_second()) <= window).count();
+        let counted = self.failovers.iter().filter(|past| self.counted_since.is_none_or(|since| past.at >= since));
+        let recent = counted.filter(|past| now.as_second().saturating_sub(past.at.as_second()) <= window).count();
         u32::try_from(recent).unwrap_or(u32::MAX)
     }
 }
@@ -306,7 +316,9 @@ impl RecordStore for RecordFile {
         match fs::read_to_string(&self.path) {
             Ok(text) => Record::parse(&text, &self.path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(RecordError::Missing { path: self.path.clone() }),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(RecordError::Corrupt { path: self.path.clone(), why: error.to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(RecordError::Corrupt { path: self.path.clone(), why: error.to_string() })
+            }
             Err(source) => Err(RecordError::Unreadable { path: self.path.clone(), source }),
         }
     }
@@ -352,15 +364,25 @@ mod tests {
     #[test]
     fn each_way_a_record_can_be_wrong_has_its_own_words() {
         let words = |text: &str| parse(text).unwrap_err().to_string();
-        assert_eq!(words(&FIRST.replace("\"version\":1", "\"version\":2")), "the cluster record '/r/cluster.json' has version 2; this program knows version 1");
-        assert_eq!(words("{\"version\":2,\"whatever\":true}"), "the cluster record '/r/cluster.json' has version 2; this program knows version 1");
+        assert_eq!(
+            words(&FIRST.replace("\"version\":1", "\"version\":2")),
+            "the cluster record '/r/cluster.json' has version 2; this program knows version 1"
+        );
+        assert_eq!(
+            words("{\"version\":2,\"whatever\":true}"),
+            "the cluster record '/r/cluster.json' has version 2; this program knows version 1"
+        );
         assert!(words("").starts_with("the cluster record '/r/cluster.json' is corrupt: EOF while parsing"), "{}", words(""));
         assert!(words(&FIRST[..60]).starts_with("the cluster record '/r/cluster.json' is corrupt: EOF"));
         assert!(words(&FIRST.replace("pg-a", "PG a")).contains("'PG a' is no node name"));
         assert!(words(&FIRST.replace("\"paused\"", "\"pauzed\"")).contains("unknown field `pauzed`"));
         assert!(words(&FIRST.replace("\"epoch\":1", "\"epoch\":0")).contains("epoch 0 does not exist"));
-        let astray = r#"{"kind":"failover","from":"pg-b","to":"pg-a","step":"intent","since":"2026-01-01T00:00:00Z","reason":"x"}"#;
-        assert!(words(&FIRST.replace("\"transition\":null", &format!("\"transition\":{astray}"))).contains("leads away from 'pg-b', but the primary is 'pg-a'"));
+        let astray =
+            r#"{"kind":"failover","from":"pg-b","to":"pg-a","step":"intent","since":"2026-01-01T00:00:00Z","lossy":false,"reason":"x"}"#;
+        assert!(
+            words(&FIRST.replace("\"transition\":null", &format!("\"transition\":{astray}")))
+                .contains("leads away from 'pg-b', but the primary is 'pg-a'")
+        );
     }
 
     #[test]
@@ -388,8 +410,20 @@ mod tests {
         let mut record = parse(FIRST).unwrap();
         let at = |second: i64| Timestamp::from_second(second).unwrap();
         for second in [1_000, 2_000, 9_000] {
-            record.failovers.push(PastFailover { at: at(second), from: "pg-a".parse().unwrap(), to: "pg-b".parse().unwrap(), epoch: 2 });
+            record.failovers.push(PastFailover {
+                at: at(second),
+                from: "pg-a".parse().unwrap(),
+                to: "pg-b".parse().unwrap(),
+                epoch: 2,
+                lossy: false,
+            });
         }
-        assert_eq!(record.failovers_within(std::time::Duration::from_secs(1_000), at(2_500)), 2, "2000 is inside, 9000 lies ahead, 1000 is out");
+        assert_eq!(
+            record.failovers_within(std::time::Duration::from_secs(1_000), at(2_500)),
+            2,
+            "2000 is inside, 9000 lies ahead, 1000 is out"
+        );
+        record.counted_since = Some(at(2_200));
+        assert_eq!(record.failovers_within(std::time::Duration::from_secs(1_000), at(2_500)), 1, "a person resumed after the one at 2000");
     }
 }

@@ -4,11 +4,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use understudy::failover::command::CommandLine;
+use understudy::failover::command::{CommandLine, usage_error};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_timestamp_millis().init();
-    let command_line = CommandLine::parse();
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => match usage_error(&error) {
+            Some(words) => {
+                eprintln!("failover-check: {words}");
+                return understudy::exit_code::ExitCode::Usage.into();
+            }
+            None => error.exit(),
+        },
+    };
     match command_line.execute() {
         Ok(answer) => {
             if !answer.output.is_empty() {
@@ -18,7 +27,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             if command_line.wants_json() {
-                println!("{}", serde_json::json!({ "error": error.to_string(), "remedy": error.remedy(), "exit_code": error.exit_code() as u8 }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "error": error.to_string(), "remedy": error.remedy(), "exit_code": error.exit_code() as u8 })
+                );
             } else {
                 eprintln!("failover-check: {error}; try: {}", error.remedy());
             }

@@ -153,10 +153,13 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             Action::Resume => self.advance(record.clone()).await,
             Action::Fence { node } => {
                 self.fence(node, None).await?;
-                self.journal.append("fenced_stray", json!({ "node": node, "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "fenced_stray",
+                    json!({ "node": node, "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::Done)
             }
-            Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, because).await,
+            Action::Failover { to, .. } => self.begin(record.clone(), TransitionKind::Failover, to, false, because).await,
             Action::StartPrimary { node } | Action::StartStandby { node } => self.start(node, record, &because).await,
             Action::RestartStandby { node } => {
                 self.runtime.restart(self.container(node)?).await?;
@@ -165,26 +168,47 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             }
             Action::MarkIneligible => {
                 self.mark_ineligible(record)?;
-                self.journal.append("marked_ineligible", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "marked_ineligible",
+                    json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::Done)
             }
             Action::DropToAsync => self.drop_to_async(record, decision).await,
             Action::RestoreSync => self.restore_sync(record).await,
             Action::RestartApp => {
                 self.runtime.restart(&self.settings.app_container).await?;
-                self.journal.append("app_restarted", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+                self.journal.append(
+                    "app_restarted",
+                    json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }),
+                );
                 Ok(Outcome::RestartedApp)
             }
         }
     }
 
-    /// Writes the intent and goes on from there.
+    /// Writes the intent and goes on from there. `lossy`: a person has accepted that acknowledged commits are lost, so the old primary's data are kept.
     ///
     /// # Errors
     /// See [`ActError`].
-    pub async fn begin(&self, mut record: Record, kind: TransitionKind, to: &NodeName, reason: String) -> Result<Outcome, ActError> {
+    pub async fn begin(
+        &self,
+        mut record: Record,
+        kind: TransitionKind,
+        to: &NodeName,
+        lossy: bool,
+        reason: String,
+    ) -> Result<Outcome, ActError> {
         let from = record.primary.clone();
-        record.transition = Some(Transition { kind, from: from.clone(), to: to.clone(), step: Step::Intent, since: Timestamp::now(), reason: reason.clone() });
+        record.transition = Some(Transition {
+            kind,
+            from: from.clone(),
+            to: to.clone(),
+            step: Step::Intent,
+            since: Timestamp::now(),
+            lossy,
+            reason: reason.clone(),
+        });
         self.store.save(&record)?;
         self.journal.append(
             match kind {
@@ -300,8 +324,9 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                     if status.replay_paused {
                         return Ok(Err(format!("replay is paused on {node}")));
                     }
-                    // The old primary is gone, so nothing more is received; equal means all.
-                    if status.replayed == status.received {
+                    // The old primary is gone, so nothing more is received; equal means all. Ahead of that can only be the part of a record that it had sent when it died,
+                    // which nobody was told is committed.
+                    if status.replayed == status.received || status.drained {
                         return Ok(Ok(()));
                     }
                     if progress.0 != status.replayed {
@@ -324,6 +349,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     async fn promote(&self, node: &NodeName) -> Result<(), ActError> {
         let until = Instant::now() + PROMOTION_LIMIT;
         let mut next_request = Instant::now();
+        let mut next_start = Instant::now();
         let mut last = None;
         while Instant::now() < until {
             match self.runtime.inspect(self.container(node)?).await? {
@@ -340,9 +366,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                     }
                 }
                 ContainerState::Running { .. } => {}
+                ContainerState::Stopped { .. } if Instant::now() < next_start => {}
                 ContainerState::Stopped { .. } => {
                     self.runtime.start(self.container(node)?).await?;
                     next_request = Instant::now();
+                    next_start = Instant::now() + Duration::from_secs(5);
                 }
                 ContainerState::Missing => return Err(ActError::NoAddress(node.clone())),
             }
@@ -362,7 +390,8 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         record.standby_eligible = false;
         record.transition = None;
         if transition.kind == TransitionKind::Failover {
-            record.failovers.push(PastFailover { at: Timestamp::now(), from: from.clone(), to: to.clone(), epoch: record.epoch });
+            let lossy = transition.lossy;
+            record.failovers.push(PastFailover { at: Timestamp::now(), from: from.clone(), to: to.clone(), epoch: record.epoch, lossy });
             let surplus = record.failovers.len().saturating_sub(KEPT_FAILOVERS);
             record.failovers.drain(..surplus);
         }
@@ -371,6 +400,10 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             "recorded",
             json!({ "epoch": record.epoch, "from": from, "to": to, "seconds": seconds_since(begun), "reason": transition.reason }),
         );
+        // Best effort: without it this node's own guard against an old record is one epoch behind until its next start.
+        if let Err(error) = self.runtime.note_lead(self.container(to)?, record.epoch).await {
+            log::warn!("{to} has not noted that it leads epoch {}: {error}", record.epoch);
+        }
         // Best effort: a node that misses it only retries faster, and postgres-node takes the setting back at its next start.
         match self.address(to).await {
             Ok(at) => {
@@ -417,7 +450,8 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         let at = self.address(&record.primary).await?;
         let set = self.servers.set_synchronous_standby(at, None).await;
         set.map_err(|source| ActError::Server { node: record.primary.clone(), doing: "let commits go on without the standby", source })?;
-        self.journal.append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
+        self.journal
+            .append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
         Ok(Outcome::Done)
     }
 
@@ -454,7 +488,9 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             if let RoleStatus::Primary(status) = status.role {
                 let end = *end.get_or_insert(status.flushed);
                 let has_all = |link: &StandbyLink| link.streaming && link.synchronous && link.flushed.is_some_and(|flushed| flushed >= end);
-                if !status.synchronous_standby_names.is_empty() && status.standbys.iter().any(|link| link.name == standby.as_str() && has_all(link)) {
+                if !status.synchronous_standby_names.is_empty()
+                    && status.standbys.iter().any(|link| link.name == standby.as_str() && has_all(link))
+                {
                     return Ok(());
                 }
             }
@@ -472,7 +508,9 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
-            ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => Err(ActError::NoAddress(node.clone())),
+            ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {
+                Err(ActError::NoAddress(node.clone()))
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ const HEALING: Duration = Duration::from_secs(120);
 
 /// Fails a PostgreSQL pair over, and says why it did or did not.
 #[derive(Debug, Parser)]
-#[command(name = "failover-check", version, about, after_help = ExitCode::TABLE, max_term_width = 120)]
+#[command(name = "failover-check", version, after_help = ExitCode::TABLE, max_term_width = 120)]
 pub struct CommandLine {
     /// The settings of the installation
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/understudy/failover-check.toml")]
@@ -98,6 +98,20 @@ pub struct Answer {
     pub exit_code: ExitCode,
 }
 
+/// What is wrong with a command line, in one line; none where it asked for help or the version, which clap prints.
+#[must_use]
+pub fn usage_error(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() {
+        return None;
+    }
+    let words = error.to_string();
+    // clap draws over several lines: the error, what is missing, tips, the usage.
+    let lines: Vec<&str> =
+        words.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    Some(format!("{}; try: --help", line.strip_prefix("error: ").unwrap_or(&line)))
+}
+
 impl CommandLine {
     /// Carries the command out.
     ///
@@ -131,7 +145,11 @@ impl CommandLine {
     async fn run(&self, checker: &Checker) -> Result<(Report, ExitCode), Error> {
         match &self.command {
             Command::Run { total: None } => after_pass(checker.run_once(PATIENCE).await?),
-            Command::Run { total: Some(total) } => after_pass(checker.run_for(*total).await?),
+            // Its log has told what was new; cron would add the last pass to it without a time, each minute.
+            Command::Run { total: Some(total) } => {
+                let (report, code) = after_pass(checker.run_for(*total).await?)?;
+                Ok((Report { text: String::new(), ..report }, code))
+            }
             Command::Status => {
                 let look = checker.look().await?;
                 let events = checker.journal.read().map_err(Error::Journal)?;
@@ -221,8 +239,8 @@ async fn pause(checker: &Checker, reason: &str) -> Result<(Report, ExitCode), Er
 async fn resume(checker: &Checker) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let before = checker.store.load()?;
-    let record = Record { paused: None, failovers: Vec::new(), ..before.clone() };
-    if record == before {
+    let record = Record { paused: None, counted_since: Some(Timestamp::now()), ..before.clone() };
+    if before.paused.is_none() && before.failovers_within(checker.settings.flapping_window, Timestamp::now()) == 0 {
         return Ok((report::record(&record, "not paused, and no failover counted: nothing to resume".to_owned()), ExitCode::Done));
     }
     checker.store.save(&record)?;
@@ -240,7 +258,10 @@ fn check_order(look: &Look) -> Result<(), Error> {
         return Err(Error::Runtime(format!("the container runtime does not answer: {why}")));
     }
     if look.record.transition.is_some() {
-        return Err(refused("another transition is unfinished", "failover-check run, which finishes it; then look at failover-check status"));
+        return Err(refused(
+            "another transition is unfinished",
+            "failover-check run, which finishes it; then look at failover-check status",
+        ));
     }
     Ok(())
 }
@@ -263,10 +284,13 @@ async fn switchover(checker: &Checker, to: Option<&NodeName>) -> Result<(Report,
     promotable(seen).map_err(|why| refused(why.to_string(), "wait until failover-check status says sync"))?;
     let in_sync = seen.primary.is_seen_as_primary() && seen.link().is_some_and(|link| link.enforced && link.synchronous);
     if !in_sync {
-        return Err(refused("the primary does not confirm that the standby is in sync", "failover-check explain; a lost primary is failed over by failover-check run"));
+        return Err(refused(
+            "the primary does not confirm that the standby is in sync",
+            "failover-check explain; a lost primary is failed over by failover-check run",
+        ));
     }
     let reason = format!("switchover ordered by {}", person());
-    carry_through(checker, &turn, &look, TransitionKind::Switchover, reason).await
+    carry_through(checker, &turn, &look, TransitionKind::Switchover, false, reason).await
 }
 
 async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
@@ -278,22 +302,31 @@ async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
         return Err(refused(format!("{} is up and takes writes", seen.primary.name), "failover-check switchover, which loses nothing"));
     }
     let adopted = seen.primary.is_down() && seen.standby.is_seen_as_primary();
-    let loss = match promotable(seen) {
-        Ok(()) => "nothing acknowledged is lost".to_owned(),
-        Err(why @ Unpromotable::Ineligible { .. }) => why.to_string(),
-        Err(Unpromotable::NotInRecovery) if adopted => format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name),
+    let (lossy, loss) = match promotable(seen) {
+        Ok(()) => (false, "nothing acknowledged is lost".to_owned()),
+        Err(why @ Unpromotable::Ineligible { .. }) => (true, why.to_string()),
+        Err(Unpromotable::NotInRecovery) if adopted => {
+            (true, format!("{} was promoted by somebody else and is adopted as it is", seen.standby.name))
+        }
         Err(why) => return Err(refused(why.to_string(), "mend the standby first (failover-check explain); it alone can be promoted")),
     };
     let reason = format!("failover ordered by {}, data loss accepted: {loss}", person());
-    carry_through(checker, &turn, &look, TransitionKind::Failover, reason).await
+    carry_through(checker, &turn, &look, TransitionKind::Failover, lossy, reason).await
 }
 
 /// Changes the primary and then passes until the pair is healthy again, or for the limit.
-async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: TransitionKind, reason: String) -> Result<(Report, ExitCode), Error> {
+async fn carry_through(
+    checker: &Checker,
+    turn: &Turn,
+    look: &Look,
+    kind: TransitionKind,
+    lossy: bool,
+    reason: String,
+) -> Result<(Report, ExitCode), Error> {
     let begun = Instant::now();
     let to = &look.seen.standby.name;
     log::info!("{} → {to}: {reason}", look.record.primary);
-    if let Outcome::RolledBack { primary, why } = checker.actor().begin(look.record.clone(), kind, to, reason).await? {
+    if let Outcome::RolledBack { primary, why } = checker.actor().begin(look.record.clone(), kind, to, lossy, reason).await? {
         return Err(refused(format!("rolled back, {primary} is primary still: {why}"), "failover-check explain"));
     }
     let writable_after = begun.elapsed().as_secs_f64();
@@ -305,7 +338,11 @@ async fn carry_through(checker: &Checker, turn: &Turn, look: &Look, kind: Transi
         sleep(Duration::from_millis(200)).await;
     }
     let whole = begun.elapsed().as_secs_f64();
-    let tail = if healthy { format!("the pair is healthy again after {whole:.1} s") } else { "the pair is not healthy yet: failover-check explain".to_owned() };
+    let tail = if healthy {
+        format!("the pair is healthy again after {whole:.1} s")
+    } else {
+        "the pair is not healthy yet: failover-check explain".to_owned()
+    };
     let report = Report {
         text: format!("{to} is primary after {writable_after:.2} s; {tail}"),
         json: json!({ "changed": true, "primary": to, "writable_after_seconds": writable_after, "healthy": healthy, "seconds": whole }),

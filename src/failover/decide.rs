@@ -17,8 +17,11 @@ use super::observation::{AppView, ContainerView, InsideView, NodeView, Observati
 /// The standby counts as caught up below this: it streams and will confirm its first synchronous commit at once. One WAL segment.
 const CAUGHT_UP_BYTES: u64 = 16 * 1024 * 1024;
 
-/// When the attempts to start the primary in place are used up, it is tried again after this long: whatever kept it down (a full disk) may have been mended.
+/// When the attempts to start a node are used up, it is tried again after this long: whatever kept it down (a full disk) may have been mended.
 const START_AGAIN: Duration = Duration::from_secs(60);
+
+/// From when on a standby that is on its way is a person's concern; a copy of a large database takes longer, and the pair is unprotected then too.
+const UNPROTECTED_AFTER: Duration = Duration::from_secs(600);
 
 macro_rules! rules {
     ($($name:ident = $id:literal, $sentence:literal;)*) => {
@@ -33,8 +36,8 @@ rules! {
     UNFINISHED = "R20", "an unfinished transition is brought to its end first, forward or back";
     TWO_PRIMARIES = "R30", "a node that the record does not name takes writes: it is fenced, also while paused";
     PROMOTED_OUTSIDE = "R40", "the primary is down or in recovery and the other node takes writes: a person decides";
-    PAUSED = "R50", "a person has paused the tool";
-    CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs";
+    PAUSED = "R50", "a person has paused the tool: wait, or alert where the primary does not take writes";
+    CONTAINER_UNKNOWN = "R60", "the runtime does not say whether the primary runs: alert, never fail over";
     FLAPPING = "R70", "too many failovers within the window: a person decides";
     PRIMARY_DOWN = "R80", "the runtime says that the primary does not run, and the standby can take over without loss: fail over now";
     STARTED_JUST_NOW = "R90", "the primary is down and something was started a moment ago: look again first";
@@ -48,7 +51,8 @@ rules! {
     ONLY_HOST_CANNOT_REACH = "R190", "the primary is alive and serves others, only this host does not reach it: alert, never fail over";
     ISOLATED = "R200", "the primary is alive inside its container and reached by nobody: wait for the isolation grace";
     ISOLATED_TOO_LONG = "R210", "the primary has been isolated for longer than the grace: fail over";
-    SUSPICION = "R220", "the primary is silent, not yet often and long enough, or a witness disagrees or was not heard: wait";
+    WITNESS_UNKNOWN = "R215", "the primary is silent, and the witness inside could not be heard: alert, never fail over";
+    SUSPICION = "R220", "the primary is silent, not yet often and long enough, or the app disagrees: wait";
     SILENT_TOO_LONG = "R230", "the primary is silent for the whole threshold, and dead to the witness inside: fail over";
     PRIMARY_IN_RECOVERY = "R240", "the recorded primary is in recovery: a person decides";
     PRIMARY_READ_ONLY = "R250", "the primary is read-only by its own configuration: alert";
@@ -56,11 +60,14 @@ rules! {
     ELIGIBLE_WITHOUT_SYNC = "R300", "the record vouches for a standby that commits do not wait for: take that back at once";
     STANDBY_LOST = "R310", "commits have waited long enough for a lost standby: record it ineligible, then go on without it";
     STANDBY_DOWN = "R320", "the standby's container does not run: start it";
+    STANDBY_DOES_NOT_START = "R325", "the standby does not stay up: alert, and try again each minute";
+    WEAK_COMMITS = "R328", "the operator's synchronous_commit keeps commits from waiting for the standby's disk: alert";
     STANDBY_CAUGHT_UP = "R330", "the standby has caught up: make commits wait for it again, then record it eligible";
     STANDBY_STUCK = "R335", "the standby runs in recovery and does not stream for long: restart it, so that its node looks whether it needs a new copy";
     APP_UNREADY = "R340", "the primary is writable and the app is not ready: restart the app, at most once per cooldown";
     STANDBY_MISSING = "R350", "the standby's container does not exist: alert";
     STANDBY_COMING = "R360", "the standby is on its way: wait";
+    UNPROTECTED = "R362", "the standby has been on its way for long: alert";
     STANDBY_UNFIT = "R365", "commits wait for the standby, but it could not take over: alert";
     APP_WAIT = "R370", "the app is not ready, not yet long enough, or was restarted a moment ago: wait";
     HEALTHY = "R400", "all is well";
@@ -80,10 +87,11 @@ pub fn decide(seen: &Observation) -> Decision {
         return stray_primary(seen);
     }
     if seen.record.paused {
-        return say(PAUSED, Action::Wait, Reason::Paused);
+        let action = if seen.primary.is_seen_as_primary() { Action::Wait } else { Action::Alert };
+        return say(PAUSED, action, Reason::Paused { primary: in_short(&seen.primary) });
     }
     match &seen.primary.container {
-        ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Wait, Reason::ContainerUnknown(why.clone())),
+        ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Alert, Reason::ContainerUnknown(why.clone())),
         ContainerView::Stopped(how) => primary_down(seen, how, true),
         ContainerView::Missing => primary_down(seen, "its container does not exist", false),
         ContainerView::Running => primary_runs(seen),
@@ -115,7 +123,7 @@ fn primary_down(seen: &Observation, how: &str, can_be_started: bool) -> Decision
     if let Some(ago) = started.filter(|ago| *ago < seen.thresholds.node_start_cooldown) {
         return say(STARTED_JUST_NOW, Action::Wait, Reason::StartedJustNow(ago));
     }
-    let attempts_are_left = elapsed.primary_start_attempts < seen.thresholds.primary_start_attempts;
+    let attempts_are_left = elapsed.primary_start_attempts < seen.thresholds.start_attempts;
     let tried_lately = elapsed.primary_started_ago.is_some_and(|ago| ago < START_AGAIN);
     if can_be_started && (attempts_are_left || !tried_lately) {
         let node = seen.primary.name.clone();
@@ -175,8 +183,8 @@ fn primary_silent(seen: &Observation, why: &str) -> Decision {
             fail_over_or_refuse(seen, ISOLATED_TOO_LONG, reason)
         }
         InsideView::Preparing(_) => primary_starting(seen),
-        InsideView::Unknown(witness) => say(SUSPICION, Action::Wait, Reason::WitnessUnknown(witness.clone())),
-        InsideView::NotAsked => say(SUSPICION, Action::Wait, Reason::WitnessUnknown("it was not asked".to_owned())),
+        InsideView::Unknown(witness) => say(WITNESS_UNKNOWN, Action::Alert, Reason::WitnessUnknown(witness.clone())),
+        InsideView::NotAsked => say(WITNESS_UNKNOWN, Action::Alert, Reason::WitnessUnknown("it was not asked".to_owned())),
         InsideView::Dead(_) if seen.app == AppView::Ready => say(SUSPICION, Action::Wait, Reason::AppStillReady),
         InsideView::Dead(_) => {
             let reason = Reason::Suspicion { passes: elapsed.silent_passes, time: elapsed.silent_for, seen: why.to_owned() };
@@ -199,10 +207,19 @@ fn primary_writable(seen: &Observation) -> Decision {
     if link.enforced && !link.streaming && elapsed.link_lost_for >= thresholds.standby_grace {
         return say(STANDBY_LOST, Action::DropToAsync, Reason::StandbyLost(elapsed.link_lost_for));
     }
-    if let ContainerView::Stopped(how) = &seen.standby.container
-        && elapsed.standby_started_ago.is_none_or(|ago| ago >= thresholds.node_start_cooldown)
-    {
-        return say(STANDBY_DOWN, Action::StartStandby { node: seen.standby.name.clone() }, Reason::StandbyDown(how.clone()));
+    if let ContainerView::Stopped(how) = &seen.standby.container {
+        let attempts = elapsed.standby_start_attempts;
+        let attempts_are_left = attempts < thresholds.start_attempts;
+        let pause = if attempts_are_left { thresholds.node_start_cooldown } else { START_AGAIN };
+        if elapsed.standby_started_ago.is_none_or(|ago| ago >= pause) {
+            return say(STANDBY_DOWN, Action::StartStandby { node: seen.standby.name.clone() }, Reason::StandbyDown(how.clone()));
+        }
+        if !attempts_are_left {
+            return say(STANDBY_DOES_NOT_START, Action::Alert, Reason::StandbyDoesNotStart { attempts, how: how.clone() });
+        }
+    }
+    if let (ServerView::Primary { status, .. }, false) = (&seen.primary.server, link.can_be_enforced) {
+        return say(WEAK_COMMITS, Action::Alert, Reason::WeakCommits(status.synchronous_commit.clone()));
     }
     let settled = seen.record.standby_eligible && link.synchronous;
     if !settled && link.streaming && link.behind.is_some_and(|behind| behind <= CAUGHT_UP_BYTES) {
@@ -228,6 +245,9 @@ fn primary_writable(seen: &Observation) -> Decision {
     }
     if seen.standby.container == ContainerView::Missing {
         return say(STANDBY_MISSING, Action::Alert, Reason::StandbyMissing);
+    }
+    if !settled && elapsed.link_lost_for >= UNPROTECTED_AFTER {
+        return say(UNPROTECTED, Action::Alert, Reason::Unprotected { time: elapsed.link_lost_for, seen: in_short(&seen.standby) });
     }
     if !settled {
         return say(STANDBY_COMING, Action::Wait, Reason::StandbyCatchingUp(in_short(&seen.standby)));

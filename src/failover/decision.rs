@@ -163,7 +163,10 @@ pub enum Reason {
     /// The primary is gone, and the standby was promoted by somebody else.
     PromotedOutside,
     /// A person has paused the tool.
-    Paused,
+    Paused {
+        /// What is seen of the primary.
+        primary: String,
+    },
     /// The runtime did not say whether the primary's container runs.
     ContainerUnknown(String),
     /// The primary's container is not running.
@@ -224,8 +227,24 @@ pub enum Reason {
     },
     /// The record vouches for a standby that commits do not wait for.
     EligibleWithoutSync,
+    /// The operator's own `synchronous_commit` keeps commits from waiting for the standby's disk.
+    WeakCommits(String),
     /// Commits wait for a standby that does not stream.
     StandbyLost(Duration),
+    /// The standby has not streamed for so long that a person should look.
+    Unprotected {
+        /// For how long.
+        time: Duration,
+        /// What is seen of the standby.
+        seen: String,
+    },
+    /// The standby was started so often and did not stay up.
+    StandbyDoesNotStart {
+        /// How often.
+        attempts: u32,
+        /// How it ended.
+        how: String,
+    },
     /// The standby's container does not run.
     StandbyDown(String),
     /// The standby runs in recovery and does not stream.
@@ -261,15 +280,18 @@ impl fmt::Display for Reason {
                 "the recorded primary takes no writes and the other node, which the record does not name, does: somebody promoted it, or the record is old; \
                  to adopt it stop the recorded primary and run: failover-check failover --accept-data-loss",
             ),
-            Self::Paused => f.write_str("paused by a person; to go on run: failover-check resume"),
+            Self::Paused { primary } => write!(f, "paused by a person; the primary: {primary}; to go on run: failover-check resume"),
             Self::ContainerUnknown(why) => write!(f, "the container runtime does not say whether the primary runs: {why}"),
             Self::PrimaryDown(why) => write!(f, "the container runtime says that the primary does not run ({why})"),
             Self::StartInPlace { primary, standby } => write!(f, "the primary does not run ({primary}) and {standby}; so it is started where it is"),
             Self::BothDown => f.write_str("neither container runs, as after a reboot: the recorded primary comes back first"),
             Self::PrimaryDoesNotStart(attempts) => write!(f, "the primary did not stay up in {attempts} attempts; the standby is started to see whether it can take over"),
             Self::StartedJustNow(ago) => write!(f, "a container was started {} ago; looking again first", seconds(*ago)),
-            Self::Lost { primary, standby } => {
+            Self::Lost { primary, standby: standby @ Unpromotable::Ineligible { .. } } => {
                 write!(f, "the primary is lost ({primary}) and {standby}; to accept that run: failover-check failover --accept-data-loss")
+            }
+            Self::Lost { primary, standby } => {
+                write!(f, "the primary is lost ({primary}) and {standby}; mend either: docker ps -a and docker logs, or playbooks/run_containers.yml where a container is gone")
             }
             Self::Flapping { failovers, primary } => {
                 write!(f, "{failovers} failovers within the window and the primary is lost again ({primary}); find out why, then run: failover-check resume")
@@ -283,8 +305,15 @@ impl fmt::Display for Reason {
             Self::Isolated(time) => write!(f, "the primary is alive inside its container and reached by nobody, for {} now", seconds(*time)),
             Self::WitnessUnknown(why) => write!(f, "the primary is silent, and the probe inside its container could not be run: {why}"),
             Self::AppStillReady => f.write_str("the primary is silent to the host, but the app says that a writable primary answers it"),
-            Self::Suspicion { passes, time, seen } => write!(f, "the primary is silent on {passes} passes over {} ({seen}), and inside its container too", seconds(*time)),
+            Self::Suspicion { passes, time, seen } => write!(f, "the primary is silent on {passes} pass{} over {} ({seen}), and inside its container too", if *passes == 1 { "" } else { "es" }, seconds(*time)),
             Self::EligibleWithoutSync => f.write_str("the record calls the standby eligible, but commits do not wait for it"),
+            Self::WeakCommits(setting) => {
+                write!(f, "synchronous_commit = {setting} on the primary lets commits go before the standby has them on its disk; remove that setting to have a standby that can take over")
+            }
+            Self::Unprotected { time, seen } => write!(f, "the pair has been without a standby that streams for {} ({seen}); see the log of its container", seconds(*time)),
+            Self::StandbyDoesNotStart { attempts, how } => {
+                write!(f, "the standby did not stay up in {attempts} attempts ({how}); see the log of its container; it is tried again each minute")
+            }
             Self::StandbyLost(time) => write!(f, "commits wait for a standby that has not streamed for {}", seconds(*time)),
             Self::StandbyDown(why) => write!(f, "the standby's container does not run ({why})"),
             Self::StandbyStuck(time) => write!(f, "the standby runs and has not streamed for {}: its node looks at its start whether it needs a new copy", seconds(*time)),

@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
-use bollard::query_parameters::{EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::OnceCell;
@@ -27,11 +32,11 @@ const TRANSPORT: Duration = Duration::from_secs(300);
 /// What running the probe costs the Engine itself, on top of the probe's own deadline.
 const EXEC_OVERHEAD: Duration = Duration::from_millis(800);
 
-/// The program in the node's image that serves as the probe.
-const PROBE: [&str; 2] = ["/usr/local/bin/postgres-node", "probe"];
+/// The node's own program in its image.
+const NODE_PROGRAM: &str = "/usr/local/bin/postgres-node";
 
-/// The program in the node's image that removes replaced data directories.
-const DISCARD: [&str; 2] = ["/usr/local/bin/postgres-node", "discard-old-data"];
+/// It serves as the probe too.
+const PROBE: [&str; 2] = [NODE_PROGRAM, "probe"];
 
 /// The Docker Engine of this host.
 pub struct Engine {
@@ -50,7 +55,8 @@ impl Engine {
     async fn docker(&self) -> Result<&Docker, Failure> {
         let silent = |why: String| Failure::Silent(format!("{why} ('{}')", self.socket.display()));
         let agree = || async {
-            let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION).map_err(|error| silent(error.to_string()))?;
+            let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION)
+                .map_err(|error| silent(error.to_string()))?;
             match tokio::time::timeout(ANSWER, docker.negotiate_version()).await {
                 Ok(answer) => answer.map_err(|error| silent(with_causes(&error))),
                 Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
@@ -72,7 +78,13 @@ impl Engine {
     }
 
     /// Puts a question to the Engine and waits at most `limit`.
-    async fn ask<T>(&self, container: &str, doing: &str, limit: Duration, question: impl AsyncFnOnce(&Docker) -> Result<T, Error>) -> Result<T, Failure> {
+    async fn ask<T>(
+        &self,
+        container: &str,
+        doing: &str,
+        limit: Duration,
+        question: impl AsyncFnOnce(&Docker) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let docker = self.docker().await?;
         match tokio::time::timeout(limit, question(docker)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -98,17 +110,34 @@ impl Engine {
         }
     }
 
-    /// Runs a program of the node's image inside the container: its exit code, if it gave one, and what it printed.
-    async fn execute(docker: &Docker, container: &str, command: [&str; 2]) -> Result<(Option<i64>, String), Error> {
-        let options = CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
+    /// Starts a program of the node's image inside the container.
+    async fn begin(docker: &Docker, container: &str, command: &[&str]) -> Result<(String, StartExecResults), Error> {
+        let options =
+            CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd: Some(command.to_vec()), ..Default::default() };
         let exec = docker.create_exec(container, options).await?;
+        let started = docker.start_exec(&exec.id, None).await?;
+        Ok((exec.id, started))
+    }
+
+    /// Waits for the end of what [`Engine::begin`] started: its exit code, if it gave one, and what it printed.
+    async fn hear(docker: &Docker, (id, started): (String, StartExecResults)) -> Result<(Option<i64>, String), Error> {
         let mut words = String::new();
-        if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec.id, None).await? {
+        if let StartExecResults::Attached { mut output, .. } = started {
             while let Some(part) = output.next().await {
                 words.push_str(&part?.to_string());
             }
         }
-        Ok((docker.inspect_exec(&exec.id).await?.exit_code, words.trim().to_owned()))
+        Ok((docker.inspect_exec(&id).await?.exit_code, words.trim().to_owned()))
+    }
+
+    /// Runs a program of the node's image inside the container that is to succeed: what it printed.
+    async fn run_inside(&self, container: &str, command: &[&str], doing: &'static str) -> Result<String, RuntimeError> {
+        let run = async |docker: &Docker| Self::hear(docker, Self::begin(docker, container, command).await?).await;
+        match self.ask(container, doing, DEED, run).await {
+            Ok((Some(0), words)) => Ok(words),
+            Ok((_, why)) => Err(RuntimeError::Refused { container: container.to_owned(), doing, why }),
+            Err(failure) => Err(failure.into_error(container, doing)),
+        }
     }
 }
 
@@ -153,7 +182,13 @@ impl Runtime for Engine {
             Ok(docker) => docker,
             Err(failure) => return InsideView::Unknown(failure.into_error(container, "probe").to_string()),
         };
-        match tokio::time::timeout(limit, Self::execute(docker, container, PROBE)).await {
+        // Until the program runs, its silence is the Engine's and not the server's.
+        let begun = match tokio::time::timeout(EXEC_OVERHEAD, Self::begin(docker, container, &PROBE)).await {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => return InsideView::Unknown(with_causes(&error)),
+            Err(_) => return InsideView::Unknown(format!("the Engine did not start the probe within {EXEC_OVERHEAD:?}")),
+        };
+        match tokio::time::timeout(limit, Self::hear(docker, begun)).await {
             Ok(Ok((Some(0), _))) => InsideView::Alive,
             Ok(Ok((Some(1), words))) => InsideView::Dead(words),
             Ok(Ok((Some(3), words))) => InsideView::Preparing(words),
@@ -165,23 +200,26 @@ impl Runtime for Engine {
     }
 
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
-        let run = async |docker: &Docker| Self::execute(docker, container, DISCARD).await;
-        match self.ask(container, "run a program in", DEED, run).await {
-            Ok((Some(0), words)) => Ok(words),
-            Ok((_, why)) => Err(RuntimeError::Refused { container: container.to_owned(), doing: "discard the old data of", why }),
-            Err(failure) => Err(failure.into_error(container, "run a program in")),
-        }
+        self.run_inside(container, &[NODE_PROGRAM, "discard-old-data"], "discard the old data of").await
+    }
+
+    async fn note_lead(&self, container: &str, epoch: u64) -> Result<(), RuntimeError> {
+        let epoch = epoch.to_string();
+        self.run_inside(container, &[NODE_PROGRAM, "note-lead", "--epoch", &epoch], "note the lead in").await.map(drop)
     }
 }
 
 /// Reads what the Engine says of a container. Anything that may have a process, or may get one without being told to, counts as running.
 fn read_state(found: ContainerInspectResponse) -> Result<ContainerState, String> {
     let state = found.state.ok_or("the Engine says nothing of its state")?;
-    let restarts = found.host_config.and_then(|config| config.restart_policy).and_then(|policy| policy.name).is_some_and(|name| {
-        !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)
-    });
+    let restarts = found
+        .host_config
+        .and_then(|config| config.restart_policy)
+        .and_then(|policy| policy.name)
+        .is_some_and(|name| !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY));
     let is = |flag: Option<bool>| flag == Some(true);
-    let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::CREATED));
+    let ended =
+        matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::CREATED));
     if ended && !is(state.running) && !is(state.paused) && !is(state.restarting) && state.pid.unwrap_or(0) == 0 {
         return Ok(ContainerState::Stopped { how: how_it_ended(&state), restarts });
     }
@@ -233,7 +271,8 @@ mod tests {
     use bollard::models::HostConfig;
 
     fn state(status: ContainerStateStatusEnum, change: impl Fn(&mut EngineState), policy: RestartPolicyNameEnum) -> ContainerState {
-        let mut state = EngineState { status: Some(status), running: Some(false), pid: Some(0), exit_code: Some(137), ..Default::default() };
+        let mut state =
+            EngineState { status: Some(status), running: Some(false), pid: Some(0), exit_code: Some(137), ..Default::default() };
         change(&mut state);
         let policy = RestartPolicy { name: Some(policy), maximum_retry_count: None };
         let host_config = HostConfig { restart_policy: Some(policy), ..Default::default() };
@@ -251,7 +290,10 @@ mod tests {
             assert!(matches!(state(status, |_| {}, no), ContainerState::Running { .. }), "{status}");
         }
         assert!(matches!(state(Status::EXITED, |state| state.pid = Some(7), no), ContainerState::Running { .. }), "a process is left");
-        assert!(matches!(state(Status::EXITED, |state| state.running = Some(true), no), ContainerState::Running { .. }), "a contradiction is no proof");
+        assert!(
+            matches!(state(Status::EXITED, |state| state.running = Some(true), no), ContainerState::Running { .. }),
+            "a contradiction is no proof"
+        );
         assert!(read_state(ContainerInspectResponse::default()).is_err(), "no word is no proof either");
     }
 }

@@ -89,7 +89,9 @@ impl Error {
             Self::UnknownNode(_) => "compare the section [nodes] of the settings with the record".to_owned(),
             Self::Lock(LockError::Busy { .. }) => "wait for it, or look at what it does: failover-check status".to_owned(),
             Self::Lock(LockError::Unusable { .. }) | Self::Journal(_) => "check the state directory's mount, space and mode".to_owned(),
-            Self::Runtime(_) => "start the Docker Engine (systemctl start docker) and check docker_socket in the settings; nothing was changed".to_owned(),
+            Self::Runtime(_) => {
+                "start the Docker Engine (systemctl start docker) and check docker_socket in the settings; nothing was changed".to_owned()
+            }
             Self::Act(_) => "nothing to do: the next run goes on from the recorded step; see failover-check explain".to_owned(),
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::AppProbe(_) | Self::Start(_) => "please report it with the whole line".to_owned(),

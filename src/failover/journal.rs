@@ -46,7 +46,11 @@ impl Journal for JournalFile {
             line.extend(details);
         }
         // One write of one whole line: with O_APPEND it lands behind whatever another program wrote.
-        let written = OpenOptions::new().create(true).append(true).open(&self.path).and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        let written = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+            .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
         if let Err(error) = written {
             log::error!("cannot append to the journal '{}': {error}; the event was: {line}", self.path.display());
         }

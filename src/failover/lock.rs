@@ -69,7 +69,10 @@ impl Turn {
         let queue = state_directory.join("failover-check.queue");
         let lock = state_directory.join("failover-check.lock");
         let until = Instant::now() + patience;
-        let busy = |holder: Option<String>| LockError::Busy { waited: patience, holder: holder.map(|id| format!(" (process {id})")).unwrap_or_default() };
+        let busy = |holder: Option<String>| LockError::Busy {
+            waited: patience,
+            holder: holder.map(|id| format!(" (process {id})")).unwrap_or_default(),
+        };
         let mut queued = wait_for(&queue, until).await?.ok_or_else(|| busy(read_content(&lock)))?;
         write_content(&mut queued, purpose.word()).map_err(|source| LockError::Unusable { path: queue.clone(), source })?;
         let mut held = wait_for(&lock, until).await?.ok_or_else(|| busy(read_content(&lock)))?;
@@ -128,7 +131,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Turn::take(folder.path(), Purpose::Loop, Duration::ZERO).await.unwrap();
         let second = Turn::take(folder.path(), Purpose::Command, Duration::from_millis(50)).await.err().unwrap();
-        assert_eq!(second.to_string(), format!("another failover-check is acting and did not let go within 50ms (process {})", std::process::id()));
+        assert_eq!(
+            second.to_string(),
+            format!("another failover-check is acting and did not let go within 50ms (process {})", std::process::id())
+        );
         drop(first);
         Turn::take(folder.path(), Purpose::Command, Duration::ZERO).await.unwrap();
     }

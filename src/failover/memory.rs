@@ -83,7 +83,12 @@ impl Memory {
     pub fn after(mut self, seen: &Observation, epoch: u64, began: &Moment, ended: &Moment) -> Self {
         let at = millis(began.since_boot);
         if self.boot != began.boot {
-            self = Self { boot: began.boot.clone(), awaiting_app: self.awaiting_app, awaiting_standby: self.awaiting_standby, ..Self::default() };
+            self = Self {
+                boot: began.boot.clone(),
+                awaiting_app: self.awaiting_app,
+                awaiting_standby: self.awaiting_standby,
+                ..Self::default()
+            };
         }
         let broken = self.epoch != epoch || at.saturating_sub(self.looked_at) > millis(LONGEST_GAP);
         if broken {
@@ -103,9 +108,16 @@ impl Memory {
         let silent = runs && matches!(seen.primary.server, ServerView::Silent(_));
         let alive_inside = seen.primary.inside == InsideView::Alive;
         let preparing = matches!(seen.primary.inside, InsideView::Preparing(_));
+        let dead_inside = matches!(seen.primary.inside, InsideView::Dead(_));
         let writable = seen.primary.is_seen_as_primary();
-        go_on(&mut self.silent_since, silent && !alive_inside && !preparing, at);
-        self.silent_passes = if self.silent_since.is_none() { 0 } else if broken { 1 } else { self.silent_passes.saturating_add(1) };
+        go_on(&mut self.silent_since, silent && dead_inside, at);
+        self.silent_passes = if self.silent_since.is_none() {
+            0
+        } else if broken {
+            1
+        } else {
+            self.silent_passes.saturating_add(1)
+        };
         go_on(&mut self.isolated_since, silent && alive_inside, at);
         go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), at);
         go_on(&mut self.app_unready_since, writable && seen.app != AppView::Ready, at);
@@ -116,7 +128,18 @@ impl Memory {
                 start.attempts = 0;
             }
         }
+        if seen.link().is_some_and(|link| link.streaming)
+            && let Some(start) = self.starts.get_mut(&seen.standby.name)
+        {
+            start.attempts = 0;
+        }
         self
+    }
+
+    /// How long before `now` the pass that wrote this looked; none where it was before the last boot.
+    #[must_use]
+    pub fn age(&self, now: &Moment) -> Option<Duration> {
+        (self.boot == now.boot && self.looked_at > 0).then(|| now.since_boot.saturating_sub(Duration::from_millis(self.looked_at)))
     }
 
     /// Notes that a node's container was started.
@@ -137,7 +160,11 @@ impl Memory {
         let start = |node: &NodeName| self.starts.get(node);
         let received = match &seen.standby.server {
             ServerView::Standby { status, .. } => status.received,
-            ServerView::Primary { .. } | ServerView::Starting(_) | ServerView::Refusing(_) | ServerView::Silent(_) | ServerView::NotAsked => None,
+            ServerView::Primary { .. }
+            | ServerView::Starting(_)
+            | ServerView::Refusing(_)
+            | ServerView::Silent(_)
+            | ServerView::NotAsked => None,
         };
         Elapsed {
             silent_passes: self.silent_passes,
@@ -149,13 +176,12 @@ impl Memory {
             link_lost_for: since(self.link_lost_since).unwrap_or_default(),
             primary_started_ago: since(start(&seen.primary.name).map(|start| start.at)),
             primary_start_attempts: start(&seen.primary.name).map_or(0, |start| start.attempts),
+            standby_start_attempts: start(&seen.standby.name).map_or(0, |start| start.attempts),
             standby_started_ago: since(start(&seen.standby.name).map(|start| start.at)),
             recent_failovers,
-            behind: self
-                .primary_position
-                .as_ref()
-                .zip(received)
-                .map(|(position, received)| (position.lsn.bytes_since(received), Duration::from_millis(self.looked_at.saturating_sub(position.at)))),
+            behind: self.primary_position.as_ref().zip(received).map(|(position, received)| {
+                (position.lsn.bytes_since(received), Duration::from_millis(self.looked_at.saturating_sub(position.at)))
+            }),
         }
     }
 

@@ -8,20 +8,20 @@
 //!   memory ──┘                                                            └─► events.jsonl
 //! ```
 
+pub mod act;
+pub mod clock;
+pub mod command;
 pub mod decide;
 pub mod decision;
-pub mod observation;
-pub mod clock;
+pub mod docker;
+pub mod error;
 pub mod journal;
 pub mod lock;
 pub mod memory;
-pub mod settings;
-pub mod docker;
-pub mod runtime;
-pub mod servers;
-pub mod act;
+pub mod observation;
 pub mod observe;
-pub mod command;
-pub mod error;
 pub mod pass;
 pub mod report;
+pub mod runtime;
+pub mod servers;
+pub mod settings;

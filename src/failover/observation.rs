@@ -126,7 +126,7 @@ pub enum AppView {
 /// For how long things have been as they are, this pass included. Zero where they are not so now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Elapsed {
-    /// Consecutive passes in which a running primary was silent from the host and dead (or unknown) inside.
+    /// Consecutive passes in which a running primary was silent from the host and dead to the witness inside.
     pub silent_passes: u32,
     /// Since the first of them.
     pub silent_for: Duration,
@@ -146,6 +146,8 @@ pub struct Elapsed {
     pub primary_start_attempts: u32,
     /// Since the standby's container was last started by the tool.
     pub standby_started_ago: Option<Duration>,
+    /// How many times in a row the standby's container was started without streaming since.
+    pub standby_start_attempts: u32,
     /// Failovers by the tool itself within the flapping window.
     pub recent_failovers: u32,
     /// How far the standby was behind the primary's last known position: bytes, and the age of that position. None where the position or the standby's is unknown.
@@ -173,8 +175,8 @@ pub struct Thresholds {
     pub standby_restart_grace: Duration,
     /// Least time between two starts of one node.
     pub node_start_cooldown: Duration,
-    /// Start attempts in place before the primary counts as gone.
-    pub primary_start_attempts: u32,
+    /// Attempts to start a node's container before it counts as gone; then it is tried once a minute.
+    pub start_attempts: u32,
     /// Failovers by the tool itself within the window, from which on it refuses.
     pub flapping_limit: u32,
 }
@@ -200,7 +202,8 @@ impl Observation {
         let ServerView::Primary { status, .. } = &self.primary.server else { return None };
         let row = status.standbys.iter().find(|link| link.name == self.standby.name.as_str());
         Some(Link {
-            enforced: !status.synchronous_standby_names.is_empty(),
+            enforced: !status.synchronous_standby_names.is_empty() && waits_for_the_disk(&status.synchronous_commit),
+            can_be_enforced: waits_for_the_disk(&status.synchronous_commit),
             streaming: row.is_some_and(|row| row.streaming),
             synchronous: row.is_some_and(|row| row.streaming && row.synchronous),
             behind: row.and_then(|row| row.flushed).map(|flushed| status.flushed.bytes_since(flushed)),
@@ -211,12 +214,19 @@ impl Observation {
 /// The standby as its primary sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// `synchronous_standby_names` is not empty: commits wait for the standby.
+    /// `synchronous_standby_names` is not empty and `synchronous_commit` is `on` or stricter: commits wait for the standby.
     pub enforced: bool,
+    /// Commits would wait for the standby if `synchronous_standby_names` named it.
+    pub can_be_enforced: bool,
     /// The standby streams.
     pub streaming: bool,
     /// It streams and counts as synchronous.
     pub synchronous: bool,
     /// Bytes of write-ahead log that it has not flushed yet.
     pub behind: Option<u64>,
+}
+
+/// `remote_write` waits for the standby's memory only, `local` and `off` not even for that.
+fn waits_for_the_disk(synchronous_commit: &str) -> bool {
+    matches!(synchronous_commit, "on" | "remote_apply")
 }

@@ -55,7 +55,14 @@ impl AppProbe for HttpApp {
 }
 
 /// Observes the pair. `suspicious`: the last pass found the primary silent, so the witness inside is asked at once and not only after the host's probe failed.
-pub async fn observe(settings: &Settings, record: &Record, runtime: &impl Runtime, servers: &impl Servers, app: &impl AppProbe, suspicious: bool) -> Observation {
+pub async fn observe(
+    settings: &Settings,
+    record: &Record,
+    runtime: &impl Runtime,
+    servers: &impl Servers,
+    app: &impl AppProbe,
+    suspicious: bool,
+) -> Observation {
     let primary = &record.primary;
     let standby = settings.other(primary).unwrap_or(primary);
     let (primary_state, standby_state) = tokio::join!(inspect(settings, runtime, primary), inspect(settings, runtime, standby));
@@ -65,7 +72,8 @@ pub async fn observe(settings: &Settings, record: &Record, runtime: &impl Runtim
     };
     // A dead primary leaves the app nothing to say, and the wait for it would delay the failover.
     let app_is_asked = matches!(primary_state, Ok(ContainerState::Running { .. }));
-    let app = async { if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary does not run".to_owned()) } };
+    let app =
+        async { if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary is not known to run".to_owned()) } };
     let witness = suspicious;
     let (primary, standby, app) = tokio::join!(
         look(settings, runtime, servers, primary, primary_state, Some(witness)),
@@ -100,7 +108,7 @@ async fn look(
         Ok(ContainerState::Missing) => view(ContainerView::Missing, ServerView::NotAsked, InsideView::NotAsked),
         Ok(ContainerState::Stopped { how, .. }) => view(ContainerView::Stopped(how), ServerView::NotAsked, InsideView::NotAsked),
         Ok(ContainerState::Running { paused: true, .. }) => {
-            let why = "its container is paused".to_owned();
+            let why = "its container is frozen, by docker pause".to_owned();
             view(ContainerView::Running, ServerView::Silent(why.clone()), InsideView::Dead(why))
         }
         Ok(ContainerState::Running { address, .. }) => {

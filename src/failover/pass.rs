@@ -58,6 +58,8 @@ pub struct Look {
     pub seen: Observation,
     /// What it leads to.
     pub decision: Decision,
+    /// How long ago a pass that acts looked, as far as known: None before the first one of this boot.
+    pub last_pass_ago: Option<Duration>,
     memory: Memory,
 }
 
@@ -104,11 +106,12 @@ impl Checker {
             return Err(Error::UnknownNode(record.primary.clone()));
         }
         let memory = Memory::load(&self.memory_path);
+        let last_pass_ago = memory.age(&began);
         let mut seen = observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious()).await;
         let memory = memory.after(&seen, record.epoch, &began, &Moment::now());
         seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, Timestamp::now()));
         let decision = decide(&seen);
-        Ok(Look { record, seen, decision, memory })
+        Ok(Look { record, seen, decision, last_pass_ago, memory })
     }
 
     /// Observes, decides and acts. The caller holds the [`Turn`].
@@ -145,7 +148,7 @@ impl Checker {
 
     /// Says what is new since the last pass, in the log and in the journal.
     fn tell(&self, look: &mut Look) {
-        let Look { record, seen, decision, memory } = look;
+        let Look { record, seen, decision, memory, .. } = look;
         if memory.awaiting_app && seen.app == AppView::Ready && !record_in_transition(record) {
             memory.awaiting_app = false;
             self.journal.append("app_ready", json!({ "epoch": record.epoch }));
@@ -160,7 +163,11 @@ impl Checker {
         memory.last_rule = Some(decision.rule.id.to_owned());
         let words = format!("decided: {} {}: {}", decision.rule.id, decision.action.name(), decision.reason);
         log::info!("observed: {}", super::report::in_one_line(seen));
-        if needs_a_person(decision) { log::warn!("{words}") } else { log::info!("{words}") }
+        if needs_a_person(decision) {
+            log::warn!("{words}")
+        } else {
+            log::info!("{words}")
+        }
         self.journal.append(
             "decision",
             json!({ "epoch": record.epoch, "rule": decision.rule.id, "action": decision.action.name(), "reason": decision.reason.to_string() }),
@@ -221,6 +228,16 @@ impl Checker {
                 if Instant::now() >= deadline {
                     return passed;
                 }
+                // Before each wait too: passes that follow each other at once, as beside a silent primary, leave no time for the look below.
+                match turn.waiting() {
+                    None => {}
+                    Some(Purpose::Loop) => return passed,
+                    Some(Purpose::Command) => {
+                        drop(turn);
+                        turn = Turn::take(&self.settings.state_directory, Purpose::Loop, COMMAND_PATIENCE).await?;
+                        break;
+                    }
+                }
                 tokio::select! {
                     () = sleep_until(wake.min(deadline)) => break,
                     ending = next_ending(&mut endings) => {
@@ -229,15 +246,7 @@ impl Checker {
                         }
                         break;
                     }
-                    () = sleep(QUEUE_LOOK) => match turn.waiting() {
-                        None => {}
-                        Some(Purpose::Loop) => return passed,
-                        Some(Purpose::Command) => {
-                            drop(turn);
-                            turn = Turn::take(&self.settings.state_directory, Purpose::Loop, COMMAND_PATIENCE).await?;
-                            break;
-                        }
-                    }
+                    () = sleep(QUEUE_LOOK) => {}
                 }
             }
         }

@@ -1,13 +1,18 @@
 //! What was seen and decided, for a person and as JSON.
 
 use std::fmt::Write;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::decide::{HEALTHY, RULES, promotable};
 use super::observation::{AppView, ContainerView, InsideView, NodeView, Observation, RuntimeView, ServerView};
 use super::pass::Look;
 use crate::record::Record;
+
+/// Without a pass for so long nobody watches: cron begins one a minute.
+const UNWATCHED_AFTER: Duration = Duration::from_secs(90);
 
 /// A text for a person and the same as JSON.
 pub struct Report {
@@ -33,13 +38,23 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
     let Look { record, seen, decision, .. } = look;
     let link = seen.link();
     let mode = if record.standby_eligible { "sync" } else { "async" };
-    let healthy = decision.rule == HEALTHY;
-    let summary = format!("{}: {}", if healthy { "healthy" } else { "not healthy" }, decision.reason);
+    let unwatched = match look.last_pass_ago {
+        Some(ago) if ago <= UNWATCHED_AFTER => None,
+        Some(ago) => Some(format!("nobody watches: the last pass was {:.0} s ago; is cron running?", ago.as_secs_f64())),
+        None => Some("nobody watches: there was no pass since the machine has started; is cron running?".to_owned()),
+    };
+    let healthy = decision.rule == HEALTHY && unwatched.is_none();
+    let because = unwatched.clone().unwrap_or_else(|| decision.reason.to_string());
+    let summary = format!("{}: {because}", if healthy { "healthy" } else { "not healthy" });
     let mut text = format!(
         "{summary}\n\n  primary {} since epoch {}, mode {mode}{}\n",
         record.primary,
         record.epoch,
-        if record.standby_eligible { ": the standby can take over without loss" } else { ": the standby must not take over by itself" }
+        match (record.standby_eligible, promotable(seen)) {
+            (true, Ok(())) => ": the standby can take over without loss",
+            (true, Err(_)) => ": the standby has every acknowledged commit, but cannot take over now",
+            (false, _) => ": the standby must not take over by itself",
+        }
     );
     for (role, node) in [("primary", &seen.primary), ("standby", &seen.standby)] {
         let _ = writeln!(text, "  {:<8} {role:<8} {}", node.name.as_str(), node_state(node));
@@ -50,6 +65,10 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
         let _ = writeln!(text, "  {:<17} {bytes} bytes behind the primary's position of {:.0} s ago", "", age.as_secs_f64());
     }
     let _ = writeln!(text, "  {:<17} {}", "app", app_words(&seen.app));
+    let watched = look
+        .last_pass_ago
+        .map_or("never since the machine has started".to_owned(), |ago| format!("last pass {:.1} s ago", ago.as_secs_f64()));
+    let _ = writeln!(text, "  {:<17} {watched}", "watched");
     if let Some(transition) = &record.transition {
         let _ = writeln!(
             text,
@@ -79,6 +98,7 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
         "paused": record.paused,
         "transition": record.transition,
         "decision": decision_json(look),
+        "last_pass_seconds_ago": look.last_pass_ago.map(|ago| ago.as_secs_f64()),
         "nodes": nodes_json(seen),
         "app": app_json(&seen.app),
         "last_change": last_failover,
@@ -101,7 +121,10 @@ pub fn explain(look: &Look) -> Report {
     let paused = if record.paused.is_some() { ", paused" } else { "" };
     let lines = [
         ("runtime", runtime),
-        ("record", format!("primary {}, epoch {}, standby eligible: {}{paused}", record.primary, record.epoch, yes_no(record.standby_eligible))),
+        (
+            "record",
+            format!("primary {}, epoch {}, standby eligible: {}{paused}", record.primary, record.epoch, yes_no(record.standby_eligible)),
+        ),
         ("primary", node_words(&seen.primary)),
         ("standby", node_words(&seen.standby)),
         ("app", app_words(&seen.app)),
@@ -109,11 +132,18 @@ pub fn explain(look: &Look) -> Report {
     for (what, words) in &lines {
         let _ = writeln!(text, "  {what:<9} {words}");
     }
-    let _ = writeln!(text, "\ndecided\n  rule      {}: {}\n  would do  {}\n  because   {}", decision.rule.id, decision.rule.sentence, decision.action.name(), decision.reason);
+    let _ = writeln!(
+        text,
+        "\ndecided\n  rule      {}: {}\n  would do  {}\n  because   {}",
+        decision.rule.id,
+        decision.rule.sentence,
+        decision.action.name(),
+        decision.reason
+    );
     let gates = [
         format!("standby can take over without loss: {}", unfit.as_deref().map_or("yes".to_owned(), |why| format!("no: {why}"))),
         format!(
-            "primary silent: {} of {} passes over {:.1} of {:.1} s",
+            "primary silent: {} passes ({} needed) over {:.1} s ({:.1} s needed)",
             elapsed.silent_passes,
             thresholds.suspicion_passes,
             elapsed.silent_for.as_secs_f64(),
@@ -163,7 +193,9 @@ pub fn record(record: &Record, text: String) -> Report {
 
 fn event_words(event: &Map<String, Value>) -> String {
     let word = |key: &str| event.get(key).and_then(Value::as_str);
-    let mut words = format!("{}  {}", word("at").unwrap_or("?"), word("event").unwrap_or("?"));
+    let at = word("at").unwrap_or("?");
+    let at = at.parse::<Timestamp>().map_or(at.to_owned(), |at| format!("{at:.3}"));
+    let mut words = format!("{at}  {}", word("event").unwrap_or("?"));
     for key in ["rule", "action", "node", "from", "to", "epoch", "seconds", "by"] {
         match event.get(key) {
             None => {}

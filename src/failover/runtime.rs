@@ -89,6 +89,12 @@ pub trait Runtime {
     /// Runs the node's own probe inside it: does its server answer over the unix socket?
     async fn probe_inside(&self, container: &str, deadline: Duration) -> InsideView;
 
+    /// Tells the node of the epoch that it leads since it was promoted, so that it will know an older record.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn note_lead(&self, container: &str, epoch: u64) -> Result<(), RuntimeError>;
+
     /// Tells the node that its replacement streams, so that data directories kept aside can go. Its answer, in words.
     ///
     /// # Errors

@@ -51,7 +51,11 @@ pub struct Login {
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("port", &self.port).field("user", &self.user).field("database", &self.database).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +112,9 @@ impl SettingsError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Unreadable { .. } => "name the file with --settings FILE, or lay the installation down with playbooks/run_containers.yml".to_owned(),
+            Self::Unreadable { .. } => {
+                "name the file with --settings FILE, or lay the installation down with playbooks/run_containers.yml".to_owned()
+            }
             Self::Malformed { .. } | Self::Impossible { .. } => {
                 "correct the file, or lay it down again with playbooks/run_containers.yml; nothing was changed".to_owned()
             }
@@ -155,7 +161,7 @@ struct FileThresholds {
     standby_grace_seconds: f64,
     standby_restart_grace_seconds: f64,
     node_start_cooldown_seconds: f64,
-    primary_start_attempts: u32,
+    start_attempts: u32,
     flapping_limit: u32,
     flapping_window_seconds: f64,
 }
@@ -177,7 +183,7 @@ impl Default for FileThresholds {
             // Far beyond any hiccup of the network: a standby that is still not streaming then has lost its place in the log.
             standby_restart_grace_seconds: 60.0,
             node_start_cooldown_seconds: 5.0,
-            primary_start_attempts: 3,
+            start_attempts: 3,
             // There and back again may happen in a bad night; a fourth time has a cause that another failover does not cure.
             flapping_limit: 3,
             flapping_window_seconds: 1_800.0,
@@ -194,7 +200,8 @@ impl Settings {
         let text = read(path)?;
         let malformed = |why: String| SettingsError::Malformed { path: path.to_owned(), why };
         let file: File = toml::from_str(&text).map_err(|error| malformed(in_one_line(&error, &text)))?;
-        let impossible = |key: &'static str, value: String, why: &'static str| SettingsError::Impossible { path: path.to_owned(), key, value, why };
+        let impossible =
+            |key: &'static str, value: String, why: &'static str| SettingsError::Impossible { path: path.to_owned(), key, value, why };
         if file.nodes.len() != 2 {
             return Err(impossible("nodes", format!("{} entries", file.nodes.len()), "there are exactly two nodes"));
         }
@@ -207,7 +214,9 @@ impl Settings {
             let valid = seconds.is_finite() && seconds >= least && seconds <= 1e9;
             if valid { Ok(Duration::from_secs_f64(seconds)) } else { Err(impossible(key, seconds.to_string(), why)) }
         };
-        let count = |key: &'static str, number: u32| if number > 0 { Ok(number) } else { Err(impossible(key, number.to_string(), "it is at least 1")) };
+        let count = |key: &'static str, number: u32| {
+            if number > 0 { Ok(number) } else { Err(impossible(key, number.to_string(), "it is at least 1")) }
+        };
         let thresholds = Thresholds {
             suspicion_passes: count("suspicion_passes", limits.suspicion_passes)?,
             suspicion: duration("suspicion_seconds", limits.suspicion_seconds, 0.0)?,
@@ -218,7 +227,7 @@ impl Settings {
             standby_grace: duration("standby_grace_seconds", limits.standby_grace_seconds, 0.0)?,
             standby_restart_grace: duration("standby_restart_grace_seconds", limits.standby_restart_grace_seconds, 0.0)?,
             node_start_cooldown: duration("node_start_cooldown_seconds", limits.node_start_cooldown_seconds, 0.0)?,
-            primary_start_attempts: count("primary_start_attempts", limits.primary_start_attempts)?,
+            start_attempts: count("start_attempts", limits.start_attempts)?,
             flapping_limit: count("flapping_limit", limits.flapping_limit)?,
         };
         let probe_deadline = duration("probe_deadline_seconds", limits.probe_deadline_seconds, 0.01)?;
@@ -308,12 +317,18 @@ mod tests {
             words(&|text| text + "suspicion_secs = 3\n").split(", expected").next().unwrap(),
             "malformed settings '/s.toml': line 11: unknown field `suspicion_secs`"
         );
-        assert_eq!(words(&|text| text + "flapping_limit = \"x\"\n"), "malformed settings '/s.toml': line 11: invalid type: string \"x\", expected u32");
+        assert_eq!(
+            words(&|text| text + "flapping_limit = \"x\"\n"),
+            "malformed settings '/s.toml': line 11: invalid type: string \"x\", expected u32"
+        );
         assert_eq!(
             words(&|text| text + "standby_grace_seconds = -1\n"),
             "impossible value in settings '/s.toml': standby_grace_seconds = -1: it is a number of seconds, 0 or more"
         );
-        assert_eq!(words(&|text| text + "flapping_limit = 0\n"), "impossible value in settings '/s.toml': flapping_limit = 0: it is at least 1");
+        assert_eq!(
+            words(&|text| text + "flapping_limit = 0\n"),
+            "impossible value in settings '/s.toml': flapping_limit = 0: it is at least 1"
+        );
         assert_eq!(
             words(&|text| text.replace("pg-b = \"understudy-pg-b\"", "")),
             "impossible value in settings '/s.toml': nodes = 1 entries: there are exactly two nodes"

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::configuration;
 use super::follow::{Upstream, address_of, drop_own_slots};
 use super::initialise::initialise;
-use super::plan::{Plan, Refusal, plan};
+use super::plan::{Noted, Plan, Refusal, plan};
 use super::probe::probe;
 use super::volume::Volume;
 use crate::postgres::conninfo::ConninfoError;
@@ -29,7 +29,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes a node's data directory match its role in the cluster record, then becomes postgres
 #[derive(Debug, Parser)]
-#[command(name = "postgres-node", version, about)]
+#[command(name = "postgres-node", version)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: NodeCommand,
@@ -44,6 +44,15 @@ enum NodeCommand {
         /// One deadline around everything
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "700ms")]
         deadline: Duration,
+    },
+    /// Note that this node leads an epoch; for failover-check, once it has promoted it
+    NoteLead {
+        /// The epoch
+        #[arg(long)]
+        epoch: u64,
+        /// The volume
+        #[arg(long, default_value = "/var/lib/postgresql/node")]
+        directory: PathBuf,
     },
     /// Remove replaced data directories; for failover-check, once the replacement streams
     DiscardOldData {
@@ -125,6 +134,16 @@ pub enum NodeError {
     /// The primary could not be asked.
     #[error("cannot ask the primary: {0}")]
     Primary(String),
+    /// There is no room for a copy of the primary's data.
+    #[error(
+        "no room for a copy of the primary's data: {needed} bytes are needed and {free} are free; try: make room on the disk of this volume"
+    )]
+    NoRoom {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
     /// A connection string could not be made.
     #[error(transparent)]
     Conninfo(#[from] ConninfoError),
@@ -164,6 +183,10 @@ impl CommandLine {
                 let testimony = probe(Path::new(RUN_DIRECTORY), deadline);
                 Ok(Said { output: testimony.words, exit_code: testimony.life as u8 })
             }
+            NodeCommand::NoteLead { epoch, directory } => {
+                Volume::new(&directory).note(Noted { epoch, leading: true }).map_err(NodeError::file(&directory))?;
+                Ok(Said { output: format!("leads epoch {epoch}"), exit_code: 0 })
+            }
             NodeCommand::DiscardOldData { directory } => {
                 let discarded = Volume::new(&directory).discard_old().map_err(NodeError::file(&directory))?;
                 Ok(Said { output: json!({ "discarded": discarded }).to_string(), exit_code: 0 })
@@ -179,37 +202,42 @@ impl RunArguments {
         let volume = Volume::new(&self.directory);
         let in_volume = NodeError::file(&self.directory);
         let data = volume.inspect().map_err(&in_volume)?;
-        let seen_epoch = volume.seen_epoch().map_err(&in_volume)?;
-        let plan = plan(&self.node, &record, &data, seen_epoch);
+        let noted = volume.noted().map_err(&in_volume)?;
+        let plan = plan(&self.node, &record, &data, noted);
         log::info!("{}: epoch {}, primary {}, volume {data:?}: {plan:?}", self.node, record.epoch, record.primary);
         if let Plan::Refuse(refusal) = plan {
             return Err(NodeError::Refused(refusal));
         }
+        // Left by an attempt that was interrupted; it may fill the disk.
+        volume.clear_incoming().map_err(&in_volume)?;
         let secrets = self.read_secrets()?;
         let password_file = Path::new(RUN_DIRECTORY).join(".pgpass");
-        configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover).map_err(NodeError::file(&password_file))?;
+        configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover)
+            .map_err(NodeError::file(&password_file))?;
         // The lines of a transition: the record still names the old primary, which is what this node follows or has followed.
         // A primary does not have to wait for the name of a standby that may be gone.
-        let follows = matches!(plan, Plan::Follow | Plan::Rewind | Plan::Clone);
+        let follows = matches!(plan, Plan::Follow | Plan::Rewind | Plan::Clone { .. });
         let address = if follows { address_of(&self.peer, SHORT_PATIENCE) } else { None };
-        let upstream = Upstream { primary: &self.peer, address, node: &self.node, password_file: &password_file };
+        let upstream = Upstream { primary: &self.peer, address, node: &self.node, password_file: &password_file, secrets: &secrets };
         let following = configuration::following(&self.node, &self.peer, address, &password_file)?;
         let current = volume.data();
         match plan {
             Plan::Refuse(refusal) => return Err(NodeError::Refused(refusal)),
             Plan::Initialise => {
-                volume.clear_incoming().map_err(&in_volume)?;
                 initialise(&volume.incoming(), &self.database, &self.database_user, &secrets)?;
                 self.configure(&volume.incoming(), &configuration::leading(&self.peer, false))?;
-                volume.install_incoming(record.epoch).map_err(&in_volume)?;
+                volume.install_incoming(record.epoch, false).map_err(&in_volume)?;
             }
             Plan::Lead { synchronous } => self.configure(&current, &configuration::leading(&self.peer, synchronous))?,
             Plan::Follow => {
-                match upstream.keeps_our_log(&secrets.failover, SHORT_PATIENCE) {
+                match upstream.keeps_our_log(SHORT_PATIENCE) {
                     Ok(true) => self.prepare_standby(&current, &following)?,
                     Ok(false) => {
-                        log::warn!("{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data", self.peer);
-                        self.clone_beside(&volume, &upstream, &following, record.epoch)?;
+                        log::warn!(
+                            "{} does not keep the log that this node needs any more; taking a fresh base backup beside the old data",
+                            self.peer
+                        );
+                        self.clone_beside(&volume, &upstream, &following, record.epoch, false)?;
                     }
                     // It can start without its primary, and has to where that is lost.
                     Err(error) => {
@@ -225,27 +253,39 @@ impl RunArguments {
                 }
                 Err(error) => {
                     log::warn!("{error}; taking a fresh base backup beside the old data");
-                    self.clone_beside(&volume, &upstream, &following, record.epoch)?;
+                    self.clone_beside(&volume, &upstream, &following, record.epoch, false)?;
                 }
             },
-            Plan::Clone => self.clone_beside(&volume, &upstream, &following, record.epoch)?,
+            Plan::Clone { keep } => self.clone_beside(&volume, &upstream, &following, record.epoch, keep)?,
         }
         // Read again: making the data directory may have taken long, and the record is what counts at the moment of starting.
         let now = RecordFile::new(&self.record).load()?;
         if (now.epoch, &now.primary, &now.transition) != (record.epoch, &record.primary, &record.transition) {
             return Err(NodeError::Program { program: "postgres-node", how: "the record changed meanwhile; starting anew".to_owned() });
         }
-        volume.note_epoch(record.epoch).map_err(&in_volume)?;
+        volume.note(Noted { epoch: record.epoch, leading: !follows }).map_err(&in_volume)?;
         log::info!("becoming postgres");
         let error = Command::new("postgres").arg("-D").arg(&current).exec();
         Err(NodeError::Program { program: "postgres", how: error.to_string() })
     }
 
-    fn clone_beside(&self, volume: &Volume, upstream: &Upstream<'_>, following: &RecoveryConf, epoch: u64) -> Result<(), NodeError> {
-        upstream.base_backup(volume)?;
+    fn clone_beside(
+        &self,
+        volume: &Volume,
+        upstream: &Upstream<'_>,
+        following: &RecoveryConf,
+        epoch: u64,
+        keep: bool,
+    ) -> Result<(), NodeError> {
+        let copied = upstream.base_backup(volume);
+        if copied.is_err() {
+            // A part of a copy is worth nothing and may fill a disk that the primary shares.
+            volume.clear_incoming().map_err(NodeError::file(&self.directory))?;
+        }
+        copied?;
         // Before it takes its place: without standby.signal it would be a second primary.
         self.prepare_standby(&volume.incoming(), following)?;
-        volume.install_incoming(epoch).map_err(NodeError::file(&self.directory))
+        volume.install_incoming(epoch, keep).map_err(NodeError::file(&self.directory))
     }
 
     fn prepare_standby(&self, data: &Path, following: &RecoveryConf) -> Result<(), NodeError> {
@@ -265,7 +305,11 @@ impl RunArguments {
             let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
             if text.is_empty() { Err(NodeError::EmptySecret(path)) } else { Ok(text) }
         };
-        Ok(Secrets { database: read("database_password")?, replication: read("replication_password")?, failover: read("failover_password")? })
+        Ok(Secrets {
+            database: read("database_password")?,
+            replication: read("replication_password")?,
+            failover: read("failover_password")?,
+        })
     }
 }
 

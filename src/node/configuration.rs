@@ -69,6 +69,7 @@ fn access_rules(database: &str, database_user: &str) -> String {
          local  all          postgres                     peer\n\
          host   replication  {REPLICATION_USER}  samenet  scram-sha-256\n\
          host   postgres     {FAILOVER_USER}     samenet  scram-sha-256\n\
+         host   postgres     {REPLICATION_USER}  samenet  scram-sha-256\n\
          host   {0}  {1}  samenet  scram-sha-256\n\
          local  {0}  {1}  scram-sha-256\n",
         name(database),
@@ -94,7 +95,12 @@ pub fn leading(peer: &NodeName, synchronous: bool) -> RecoveryConf {
 ///
 /// # Errors
 /// Never for names and paths of ours; the connection string's own rules are checked where it is made.
-pub fn following(node: &NodeName, primary: &NodeName, address: Option<IpAddr>, password_file: &Path) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
+pub fn following(
+    node: &NodeName,
+    primary: &NodeName,
+    address: Option<IpAddr>,
+    password_file: &Path,
+) -> Result<RecoveryConf, crate::postgres::conninfo::ConninfoError> {
     let password_file = password_file.to_string_lossy();
     let address = address.map(|address| address.to_string());
     let known = address.as_deref().map(|address| ("hostaddr", address));

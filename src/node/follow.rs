@@ -8,7 +8,9 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::command::{NodeError, run};
+use postgres::{Client, NoTls};
+
+use super::command::{NodeError, Secrets, run};
 use super::configuration::{FAILOVER_USER, REPLICATION_USER};
 use super::volume::Volume;
 use crate::postgres::conninfo::Conninfo;
@@ -16,6 +18,12 @@ use crate::record::NodeName;
 
 /// How long a standby that needs its primary waits for it, before the program ends and is started again.
 const PRIMARY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one question to the primary may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Room beside the databases that a copy needs: the log written while it is made.
+const ROOM_FOR_LOG: u64 = 512 * 1024 * 1024;
 
 /// Resolves a node's name, and gives up after `patience`: where the node is gone, the system may take much longer to say so.
 #[must_use]
@@ -38,8 +46,10 @@ pub struct Upstream<'a> {
     pub address: Option<IpAddr>,
     /// This node.
     pub node: &'a NodeName,
-    /// The libpq password file.
+    /// The libpq password file, for PostgreSQL's own programs.
     pub password_file: &'a Path,
+    /// The passwords, for this program.
+    pub secrets: &'a Secrets,
 }
 
 impl Upstream<'_> {
@@ -57,22 +67,29 @@ impl Upstream<'_> {
         Ok(Conninfo::new(pairs)?.to_connection_string())
     }
 
-    /// Makes this node's slot on the primary, where it is not there yet. Waits for the primary.
-    ///
-    /// # Errors
-    /// When the primary cannot be reached in time.
-    pub fn ensure_slot(&self, patience: Duration) -> Result<(), NodeError> {
-        let until = Instant::now() + patience;
-        loop {
-            let mut receivewal = Command::new("pg_receivewal");
-            receivewal.arg("--dbname").arg(self.conninfo(REPLICATION_USER, "replication")?);
-            receivewal.args(["--no-password", "--create-slot", "--if-not-exists", "--slot"]).arg(self.node.slot());
-            match run(&mut receivewal, "pg_receivewal") {
-                Ok(()) => return Ok(()),
-                Err(error) if Instant::now() >= until => return Err(error),
-                Err(error) => log::info!("waiting for {}: {error}", self.primary),
+    /// Runs `work` on a connection to the primary's database `postgres`, and gives up after `patience`, whatever the primary does: a frozen one accepts a
+    /// connection and never answers.
+    fn ask<T: Send + 'static>(
+        &self,
+        (user, password): (&str, &str),
+        patience: Duration,
+        work: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let address = self.address.ok_or_else(|| NodeError::Primary(format!("the name {} is not known", self.primary)))?;
+        let mut config = postgres::Config::new();
+        config.host(self.primary.as_str()).hostaddr(address).port(5432).user(user).password(password).dbname("postgres");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let answer = config.connect(NoTls).and_then(|mut client| work(&mut client));
+            // Nobody listens any more where it took too long.
+            let _ = sender.send(answer);
+        });
+        match receiver.recv_timeout(patience) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                Err(NodeError::Primary(error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned())))
             }
-            std::thread::sleep(Duration::from_secs(1));
+            Err(_) => Err(NodeError::Primary(format!("{} gave no answer within {patience:?}", self.primary))),
         }
     }
 
@@ -81,23 +98,50 @@ impl Upstream<'_> {
     ///
     /// # Errors
     /// When the primary cannot be asked within `patience`. That says nothing about the slot.
-    pub fn keeps_our_log(&self, failover_password: &str, patience: Duration) -> Result<bool, NodeError> {
-        let address = self.address.ok_or_else(|| NodeError::Primary(format!("the name {} is not known", self.primary)))?;
-        let mut config = postgres::Config::new();
-        config.host(self.primary.as_str()).hostaddr(address).port(5432).user(FAILOVER_USER).password(failover_password).dbname("postgres");
-        let unreachable = |error: postgres::Error| NodeError::Primary(error.to_string());
-        let mut client = config.connect_timeout(patience).options("-c statement_timeout=2000").connect(postgres::NoTls).map_err(unreachable)?;
-        let query = "SELECT wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
-        let row = client.query_opt(query, &[&self.node.slot()]).map_err(unreachable)?;
-        let wal_status = row.and_then(|row| row.get::<_, Option<String>>(0));
-        Ok(wal_status.is_some_and(|status| status != "lost"))
+    pub fn keeps_our_log(&self, patience: Duration) -> Result<bool, NodeError> {
+        let slot = self.node.slot();
+        self.ask((REPLICATION_USER, &self.secrets.replication), patience, move |client| {
+            let row = client.query_opt("SELECT wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", &[&slot])?;
+            Ok(row.is_some_and(|row| row.get::<_, Option<String>>(0).as_deref() != Some("lost")))
+        })
     }
 
-    /// Removes this node's slot from the primary, if it is there: a lost one cannot be used again.
-    fn drop_slot(&self) -> Result<(), NodeError> {
-        let mut receivewal = Command::new("pg_receivewal");
-        receivewal.arg("--dbname").arg(self.conninfo(REPLICATION_USER, "replication")?);
-        run(receivewal.args(["--no-password", "--drop-slot", "--slot"]).arg(self.node.slot()), "pg_receivewal")
+    /// Has the primary keep its log for this node from now on. `anew`: also where a slot is there already, which may have lost its log or hold back far more
+    /// than a fresh copy needs. Waits for the primary.
+    fn keep_log(&self, anew: bool) -> Result<(), NodeError> {
+        let until = Instant::now() + PRIMARY_LIMIT;
+        loop {
+            let slot = self.node.slot();
+            let made = self.ask((REPLICATION_USER, &self.secrets.replication), ANSWER_LIMIT, move |client| {
+                if anew {
+                    client.execute(
+                        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                        &[&slot],
+                    )?;
+                }
+                // Reserved at once: until the node streams, nothing else keeps what is written while its data are copied.
+                let make = "SELECT pg_catalog.pg_create_physical_replication_slot($1::name, true) \
+                     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)";
+                client.execute(make, &[&slot])
+            });
+            match made {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(error) => log::info!("waiting for {}: {error}", self.primary),
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Refuses a copy for which there is no room: on one host both nodes share the disk, and filling it would stop the primary too.
+    fn check_room(&self, volume: &Volume) -> Result<(), NodeError> {
+        let needed: i64 = self.ask((FAILOVER_USER, &self.secrets.failover), ANSWER_LIMIT, |client| {
+            let sum = "SELECT sum(pg_catalog.pg_database_size(oid))::bigint FROM pg_catalog.pg_database";
+            Ok(client.query_one(sum, &[])?.get(0))
+        })?;
+        let needed = u64::try_from(needed).unwrap_or_default().saturating_add(ROOM_FOR_LOG);
+        let free = volume.free_bytes().map_err(NodeError::file(&volume.data()))?;
+        if free < needed { Err(NodeError::NoRoom { needed, free }) } else { Ok(()) }
     }
 
     /// Takes back what this node has and the primary has not, so that it can follow.
@@ -105,7 +149,7 @@ impl Upstream<'_> {
     /// # Errors
     /// When it cannot be done; the data directory is then fit for nothing but a base backup in its place, and the volume says so.
     pub fn rewind(&self, volume: &Volume) -> Result<(), NodeError> {
-        self.ensure_slot(PRIMARY_LIMIT)?;
+        self.keep_log(false)?;
         let data = volume.data();
         volume.note_rewinding(true).map_err(NodeError::file(&data))?;
         // Left by a server that was killed with its container. pg_rewind starts a server of its own to recover from that, which would take this
@@ -121,13 +165,9 @@ impl Upstream<'_> {
     /// # Errors
     /// When the primary cannot be reached in time or the backup fails; what was there before is untouched.
     pub fn base_backup(&self, volume: &Volume) -> Result<(), NodeError> {
-        // Anew, since the old one may have lost its log or hold back far more than a fresh copy needs.
-        if let Err(error) = self.drop_slot() {
-            log::info!("no slot of ours to remove: {error}");
-        }
-        self.ensure_slot(PRIMARY_LIMIT)?;
+        self.check_room(volume)?;
+        self.keep_log(true)?;
         let incoming = volume.incoming();
-        volume.clear_incoming().map_err(NodeError::file(&incoming))?;
         let mut backup = Command::new("pg_basebackup");
         backup.arg("--pgdata").arg(&incoming).arg("--dbname").arg(self.conninfo(REPLICATION_USER, "replication")?);
         backup.args(["--no-password", "--wal-method=stream", "--checkpoint=fast", "--progress", "--slot"]).arg(self.node.slot());

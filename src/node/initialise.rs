@@ -45,7 +45,9 @@ fn start_server(data: &Path, socket: &Path) -> Result<Child, NodeError> {
 
 fn make_roles(socket: &Path, database: &str, database_user: &str, secrets: &Secrets) -> Result<(), NodeError> {
     let mut client = connect(socket)?;
-    let failed = |error: postgres::Error| NodeError::Database(error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned()));
+    let failed = |error: postgres::Error| {
+        NodeError::Database(error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned()))
+    };
     // A statement that fails is not to be logged: it may hold a password.
     client.batch_execute("SET log_min_error_statement = 'panic'").map_err(failed)?;
     for (role, password, rights) in [
@@ -69,7 +71,8 @@ fn make_roles(socket: &Path, database: &str, database_user: &str, secrets: &Secr
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO {FAILOVER_USER};"
     );
     client.batch_execute(&grants).map_err(failed)?;
-    let text = "SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text), format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text)";
+    let text =
+        "SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text), format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text)";
     let row = client.query_one(text, &[&database, &database_user]).map_err(failed)?;
     for column in 0..2 {
         client.batch_execute(row.get::<_, &str>(column)).map_err(failed)?;

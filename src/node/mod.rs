@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The volume holds, beside the data directory `data`: `data.incoming` (being made, worth nothing), `data.old-*` (replaced, kept until the replacement
-//! streams), `epoch` (the latest epoch this node has started under) and `rewinding` (a rewind was begun and not finished).
+//! streams), `data.kept-*` (with commits whose loss a person accepted), `epoch` (how this node has last started, or been promoted) and `rewinding` (a rewind was begun and not finished).
 //!
 //! A node starts only by the record: where it is missing or unreadable, or names a transition away from this node, the program ends with a sentence why.
 

@@ -22,6 +22,15 @@ pub enum DataDirectory {
     },
 }
 
+/// How this node has last started, or been promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// Under which epoch.
+    pub epoch: u64,
+    /// As primary.
+    pub leading: bool,
+}
+
 /// What the node does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -37,7 +46,10 @@ pub enum Plan {
     /// It was primary: take back what the new primary does not have, then follow. A fresh base backup where that fails.
     Rewind,
     /// Take a base backup from the primary, then follow. What is there is kept aside until the replacement streams.
-    Clone,
+    Clone {
+        /// A person accepted the loss of commits that only this node has: its data are kept until a person removes them.
+        keep: bool,
+    },
     /// Do not start.
     Refuse(Refusal),
 }
@@ -63,6 +75,8 @@ pub enum Refusal {
         /// The identity found.
         found: String,
     },
+    /// It followed under the recorded epoch, and was promoted by somebody else since: it may hold commits that nobody else has.
+    PromotedOutside,
     /// The record is older than the volume.
     OldRecord {
         /// The record's epoch.
@@ -84,6 +98,10 @@ impl fmt::Display for Refusal {
             Self::Stranger { recorded, found } => {
                 write!(f, "the data directory belongs to another cluster (system identifier {found}, recorded {recorded}); try: move it away, it is not deleted by itself")
             }
+            Self::PromotedOutside => f.write_str(
+                "this node was promoted by somebody else than failover-check and may hold commits that the recorded primary has not; \
+                 try: adopt it with failover-check failover --accept-data-loss while the recorded primary is stopped, or move its data directory away to have it copied anew",
+            ),
             Self::OldRecord { recorded, seen } => {
                 write!(f, "the record is of epoch {recorded}, but this node has already started under epoch {seen}; try: restore the newer record")
             }
@@ -91,11 +109,11 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What does `node` do? `seen_epoch`: the latest epoch that it has started under.
+/// What does `node` do? `noted`: how it has last started or been promoted.
 #[must_use]
-pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, seen_epoch: Option<u64>) -> Plan {
-    if let Some(seen) = seen_epoch.filter(|seen| *seen > record.epoch) {
-        return Plan::Refuse(Refusal::OldRecord { recorded: record.epoch, seen });
+pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, noted: Option<Noted>) -> Plan {
+    if let Some(noted) = noted.filter(|noted| noted.epoch > record.epoch) {
+        return Plan::Refuse(Refusal::OldRecord { recorded: record.epoch, seen: noted.epoch });
     }
     if let (Some(recorded), DataDirectory::Present { system_identifier: found, .. }) = (&record.system_identifier, data)
         && recorded != found
@@ -107,15 +125,19 @@ pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, seen_epoch: 
             return Plan::Refuse(Refusal::Fenced { to: transition.to.clone() });
         }
         return match data {
-            DataDirectory::Present { rewinding: false, standby_signal: true, .. } => Plan::Follow,
+            // In recovery without its signal: a promotion removes that first and writes the end of recovery last, and was interrupted in between. It is asked for again.
+            DataDirectory::Present { rewinding: false, standby_signal: true, .. }
+            | DataDirectory::Present { rewinding: false, unpromoted: true, .. } => Plan::Follow,
             // Promotion was asked for and happened; the old primary is fenced. Commits wait for nobody: there is no standby.
-            DataDirectory::Present { rewinding: false, unpromoted: false, .. } if transition.step >= Step::PromoteRequested => Plan::Lead { synchronous: false },
+            DataDirectory::Present { rewinding: false, unpromoted: false, .. } if transition.step >= Step::PromoteRequested => {
+                Plan::Lead { synchronous: false }
+            }
             DataDirectory::Present { .. } | DataDirectory::Empty => Plan::Refuse(Refusal::NotPromotable),
         };
     }
     let is_primary = record.primary == *node;
     match data {
-        DataDirectory::Empty if !is_primary => Plan::Clone,
+        DataDirectory::Empty if !is_primary => Plan::Clone { keep: false },
         DataDirectory::Empty if record.system_identifier.is_none() && record.epoch == 1 => Plan::Initialise,
         DataDirectory::Empty => Plan::Refuse(Refusal::DataLost),
         DataDirectory::Present { rewinding, standby_signal, unpromoted, .. } if is_primary => {
@@ -125,10 +147,19 @@ pub fn plan(node: &NodeName, record: &Record, data: &DataDirectory, seen_epoch: 
                 Plan::Lead { synchronous: record.standby_eligible }
             }
         }
-        DataDirectory::Present { rewinding: true, .. } => Plan::Clone,
+        DataDirectory::Present { rewinding: true, .. } => Plan::Clone { keep: false },
         DataDirectory::Present { standby_signal: true, .. } => Plan::Follow,
         // In recovery and without its signal: somebody removed it, and PostgreSQL would come up writable. It never was primary, so it only has to follow again.
         DataDirectory::Present { unpromoted: true, .. } => Plan::Follow,
+        // A node that failover-check promoted has the new epoch in the record, or in a transition.
+        DataDirectory::Present { .. } if noted == Some(Noted { epoch: record.epoch, leading: false }) => {
+            Plan::Refuse(Refusal::PromotedOutside)
+        }
+        DataDirectory::Present { .. }
+            if record.failovers.last().is_some_and(|past| past.lossy && past.from == *node && past.epoch == record.epoch) =>
+        {
+            Plan::Clone { keep: true }
+        }
         DataDirectory::Present { .. } => Plan::Rewind,
     }
 }
@@ -151,8 +182,13 @@ mod tests {
             transition: None,
             paused: None,
             system_identifier: Some("7".to_owned()),
+            counted_since: None,
             failovers: Vec::new(),
         }
+    }
+
+    fn noted(epoch: u64, leading: bool) -> Option<Noted> {
+        Some(Noted { epoch, leading })
     }
 
     fn in_transition(step: Step) -> Record {
@@ -162,6 +198,7 @@ mod tests {
             to: name("pg-b"),
             step,
             since: jiff::Timestamp::UNIX_EPOCH,
+            lossy: false,
             reason: String::new(),
         };
         Record { transition: Some(transition), ..record("pg-a") }
@@ -178,15 +215,17 @@ mod tests {
         all
     }
 
-    const PRIMARY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: false, unpromoted: false, rewinding: false };
-    const STANDBY: fn() -> DataDirectory = || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+    const PRIMARY: fn() -> DataDirectory =
+        || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: false, unpromoted: false, rewinding: false };
+    const STANDBY: fn() -> DataDirectory =
+        || DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
 
     /// I1 and I4: whatever its volume holds, a node that a transition leads away from does not start.
     #[test]
     fn i1_the_node_that_a_transition_leads_away_from_never_starts() {
         for step in [Step::Intent, Step::Fenced, Step::Replayed, Step::PromoteRequested, Step::Writable] {
             for data in every_data_directory() {
-                assert!(matches!(plan(&name("pg-a"), &in_transition(step), &data, Some(3)), Plan::Refuse(_)), "{step:?} {data:?}");
+                assert!(matches!(plan(&name("pg-a"), &in_transition(step), &data, noted(3, true)), Plan::Refuse(_)), "{step:?} {data:?}");
             }
         }
     }
@@ -195,13 +234,23 @@ mod tests {
     #[test]
     fn i1_only_the_recorded_primary_leads() {
         for data in every_data_directory() {
-            for before_promotion in [record("pg-a"), in_transition(Step::Intent), in_transition(Step::Fenced), in_transition(Step::Replayed)] {
+            for before_promotion in
+                [record("pg-a"), in_transition(Step::Intent), in_transition(Step::Fenced), in_transition(Step::Replayed)]
+            {
                 let plan = plan(&name("pg-b"), &before_promotion, &data, None);
                 assert!(!matches!(plan, Plan::Lead { .. } | Plan::Initialise), "{data:?} {plan:?}");
             }
         }
         assert_eq!(plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &PRIMARY(), None), Plan::Lead { synchronous: false });
-        assert_eq!(plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &STANDBY(), None), Plan::Follow, "promotion is asked for again");
+        for interrupted in [(true, true), (false, true)] {
+            let (standby_signal, unpromoted) = interrupted;
+            let data = DataDirectory::Present { system_identifier: "7".to_owned(), standby_signal, unpromoted, rewinding: false };
+            assert_eq!(
+                plan(&name("pg-b"), &in_transition(Step::PromoteRequested), &data, None),
+                Plan::Follow,
+                "promotion is asked for again"
+            );
+        }
     }
 
     /// I5: an empty volume becomes a new cluster only where none was ever seen.
@@ -215,18 +264,42 @@ mod tests {
 
     #[test]
     fn a_node_takes_the_role_in_the_record() {
-        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), Some(3)), Plan::Lead { synchronous: true });
-        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &STANDBY(), Some(3)), Plan::Follow);
-        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &DataDirectory::Empty, None), Plan::Clone);
-        assert_eq!(plan(&name("pg-a"), &record("pg-b"), &PRIMARY(), Some(2)), Plan::Rewind);
-        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &STANDBY(), Some(3)), Plan::Refuse(Refusal::StandbyData));
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), noted(3, true)), Plan::Lead { synchronous: true });
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &STANDBY(), noted(3, false)), Plan::Follow);
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &DataDirectory::Empty, None), Plan::Clone { keep: false });
+        assert_eq!(plan(&name("pg-a"), &record("pg-b"), &PRIMARY(), noted(2, true)), Plan::Rewind);
+        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &STANDBY(), noted(3, false)), Plan::Refuse(Refusal::StandbyData));
+    }
+
+    /// A person promoted the standby by hand; whatever happens to its container then, its commits are not rewound away.
+    #[test]
+    fn i2_a_node_promoted_by_somebody_else_is_not_rewound() {
+        assert_eq!(plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(3, false)), Plan::Refuse(Refusal::PromotedOutside));
+        assert_eq!(
+            plan(&name("pg-b"), &record("pg-a"), &PRIMARY(), noted(2, false)),
+            Plan::Rewind,
+            "the tool promoted it, and the note is one epoch old"
+        );
+    }
+
+    #[test]
+    fn i5_commits_whose_loss_was_accepted_are_kept_beside() {
+        let past =
+            crate::record::PastFailover { at: jiff::Timestamp::UNIX_EPOCH, from: name("pg-a"), to: name("pg-b"), epoch: 3, lossy: true };
+        let record = Record { failovers: vec![past], ..record("pg-b") };
+        assert_eq!(plan(&name("pg-a"), &record, &PRIMARY(), noted(2, true)), Plan::Clone { keep: true });
+        assert_eq!(plan(&name("pg-a"), &record, &STANDBY(), noted(3, false)), Plan::Follow, "once it follows it does so again");
     }
 
     #[test]
     fn an_older_record_and_strange_data_are_refused() {
-        assert_eq!(plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), Some(4)), Plan::Refuse(Refusal::OldRecord { recorded: 3, seen: 4 }));
+        assert_eq!(
+            plan(&name("pg-a"), &record("pg-a"), &PRIMARY(), noted(4, false)),
+            Plan::Refuse(Refusal::OldRecord { recorded: 3, seen: 4 })
+        );
         for node in ["pg-a", "pg-b"] {
-            let strange = DataDirectory::Present { system_identifier: "8".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
+            let strange =
+                DataDirectory::Present { system_identifier: "8".to_owned(), standby_signal: true, unpromoted: true, rewinding: false };
             assert!(matches!(plan(&name(node), &record("pg-a"), &strange, None), Plan::Refuse(Refusal::Stranger { .. })));
         }
     }

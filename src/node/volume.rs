@@ -4,9 +4,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::plan::DataDirectory;
+use super::plan::{DataDirectory, Noted};
 use crate::postgres::control_file;
 use crate::record::replace_file;
+
+/// The role of a primary in the note.
+const LEADING: &str = "leads";
 
 /// The node's volume.
 #[derive(Debug, Clone)]
@@ -53,7 +56,12 @@ impl Volume {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 Err(error) => return Err(error),
             };
-            let odd = || io::Error::other(format!("'{}' is not empty and holds no PG_VERSION; move it away, it is not deleted by itself", data.display()));
+            let odd = || {
+                io::Error::other(format!(
+                    "'{}' is not empty and holds no PG_VERSION; move it away, it is not deleted by itself",
+                    data.display()
+                ))
+            };
             return if is_empty { Ok(DataDirectory::Empty) } else { Err(odd()) };
         }
         Ok(DataDirectory::Present {
@@ -64,24 +72,29 @@ impl Volume {
         })
     }
 
-    /// The latest epoch that this node has started under.
+    /// How this node has last started, or been promoted.
     ///
     /// # Errors
-    /// When the mark is there and cannot be read.
-    pub fn seen_epoch(&self) -> io::Result<Option<u64>> {
+    /// When the note is there and cannot be read.
+    pub fn noted(&self) -> io::Result<Option<Noted>> {
         match fs::read_to_string(self.epoch()) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|_| io::Error::other(format!("'{}' holds no epoch", self.epoch().display()))),
+            Ok(text) => {
+                let odd = || io::Error::other(format!("'{}' holds no epoch and role", self.epoch().display()));
+                let (epoch, role) = text.trim().split_once(' ').ok_or_else(odd)?;
+                Ok(Some(Noted { epoch: epoch.parse().map_err(|_| odd())?, leading: role == LEADING }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Notes the epoch that the node starts under.
+    /// Notes how the node starts, or that it was promoted.
     ///
     /// # Errors
     /// The first system call that failed.
-    pub fn note_epoch(&self, epoch: u64) -> io::Result<()> {
-        replace_file(&self.epoch(), format!("{epoch}\n").as_bytes(), 0o600)
+    pub fn note(&self, Noted { epoch, leading }: Noted) -> io::Result<()> {
+        let role = if leading { LEADING } else { "follows" };
+        replace_file(&self.epoch(), format!("{epoch} {role}\n").as_bytes(), 0o600)
     }
 
     /// Notes that the data directory is about to become a mixture, or is whole again.
@@ -98,6 +111,15 @@ impl Volume {
         }
     }
 
+    /// Free space, in bytes, as an unprivileged user may use it.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.directory)?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
     /// Removes what an interrupted attempt to make a data directory has left.
     ///
     /// # Errors
@@ -106,18 +128,20 @@ impl Volume {
         remove_tree(&self.incoming())
     }
 
-    /// Puts the incoming data directory in `data`'s place. What was there is kept as `data.old-…`.
+    /// Puts the incoming data directory in `data`'s place. What was there is kept as `data.old-…` until the replacement streams; with `keep` as `data.kept-…`,
+    /// which only a person removes.
     ///
     /// # Errors
     /// The first system call that failed. A crash in between leaves no `data` at all, and the next start makes a new one; nothing is lost.
-    pub fn install_incoming(&self, epoch: u64) -> io::Result<()> {
+    pub fn install_incoming(&self, epoch: u64, keep: bool) -> io::Result<()> {
         let data = self.data();
         if data.try_exists()? {
+            let name = if keep { "kept" } else { "old" };
             let mut number = 0;
-            let mut kept = self.directory.join(format!("data.old-{epoch}"));
+            let mut kept = self.directory.join(format!("data.{name}-{epoch}"));
             while kept.try_exists()? {
                 number += 1;
-                kept = self.directory.join(format!("data.old-{epoch}.{number}"));
+                kept = self.directory.join(format!("data.{name}-{epoch}.{number}"));
             }
             fs::rename(&data, &kept)?;
         }
@@ -157,17 +181,18 @@ mod tests {
     fn a_replaced_data_directory_is_kept_until_it_is_discarded() {
         let folder = tempfile::tempdir().unwrap();
         let volume = Volume::new(folder.path());
-        for content in ["one", "two", "three"] {
+        for content in ["one", "two", "three", "four"] {
             fs::create_dir(volume.incoming()).unwrap();
             fs::write(volume.incoming().join("content"), content).unwrap();
-            volume.install_incoming(2).unwrap();
+            volume.install_incoming(2, content == "four").unwrap();
         }
-        assert_eq!(fs::read_to_string(volume.data().join("content")).unwrap(), "three");
+        assert_eq!(fs::read_to_string(volume.data().join("content")).unwrap(), "four");
         assert_eq!(fs::read_to_string(folder.path().join("data.old-2/content")).unwrap(), "one");
         let mut discarded = volume.discard_old().unwrap();
         discarded.sort();
         assert_eq!(discarded, ["data.old-2", "data.old-2.1"]);
         assert!(volume.data().exists());
+        assert_eq!(fs::read_to_string(folder.path().join("data.kept-2/content")).unwrap(), "three", "only a person removes it");
     }
 
     #[test]
@@ -187,9 +212,11 @@ mod tests {
     fn the_epoch_and_the_mark_of_a_rewind_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let volume = Volume::new(folder.path());
-        assert_eq!(volume.seen_epoch().unwrap(), None);
-        volume.note_epoch(4).unwrap();
-        assert_eq!(volume.seen_epoch().unwrap(), Some(4));
+        assert_eq!(volume.noted().unwrap(), None);
+        for noted in [Noted { epoch: 4, leading: false }, Noted { epoch: 5, leading: true }] {
+            volume.note(noted).unwrap();
+            assert_eq!(volume.noted().unwrap(), Some(noted));
+        }
         volume.note_rewinding(true).unwrap();
         volume.note_rewinding(true).unwrap();
         assert!(volume.rewinding().exists());

@@ -83,7 +83,9 @@ impl From<tokio_postgres::Error> for ServerError {
         match error.as_db_error() {
             Some(answer) if *answer.code() == SqlState::CANNOT_CONNECT_NOW => Self::Starting(answer.message().to_owned()),
             // The postmaster is going down (57P01, 57P02): its word is no evidence of life for the next second.
-            Some(answer) if matches!(*answer.code(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN) => Self::Unreachable(answer.message().to_owned()),
+            Some(answer) if matches!(*answer.code(), SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN) => {
+                Self::Unreachable(answer.message().to_owned())
+            }
             Some(answer) => Self::Refusing(format!("{} (SQLSTATE {})", answer.message(), answer.code().code())),
             None => Self::Unreachable(with_causes(&error)),
         }

@@ -75,7 +75,9 @@ pub async fn relax(target: &Target, deadline: Duration) -> Result<(), ServerErro
 pub async fn is_writable(target: &Target, deadline: Duration) -> Result<bool, ServerError> {
     within(deadline, async {
         let session = connect(target, deadline).await?;
-        let row = session.query_one("SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool", &[]).await?;
+        let row = session
+            .query_one("SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool", &[])
+            .await?;
         if row.try_get::<_, bool>(0)? {
             return Ok(false);
         }

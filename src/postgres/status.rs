@@ -34,6 +34,8 @@ pub struct PrimaryStatus {
     pub flushed: Lsn,
     /// `synchronous_standby_names` as in force in a new session.
     pub synchronous_standby_names: String,
+    /// `synchronous_commit` as a new session gets it: below `on` commits do not wait for the standby's disk, whatever the names say.
+    pub synchronous_commit: String,
     /// The connections of standbys, as `pg_stat_replication` shows them.
     pub standbys: Vec<StandbyLink>,
 }
@@ -63,6 +65,9 @@ pub struct StandbyStatus {
     pub received: Option<Lsn>,
     /// End of what it has replayed.
     pub replayed: Option<Lsn>,
+    /// No walreceiver is there and the startup process waits for more log: all whole records that it has are replayed. `received` may still be ahead of
+    /// `replayed`, by the part of a record that the primary had sent when it died.
+    pub drained: bool,
 }
 
 /// One row of text columns; `pg_stat_replication` rides along as one aggregated column, so that everything is of one moment.
@@ -75,6 +80,9 @@ const STATUS_QUERY: &str = "SELECT (SELECT system_identifier::text FROM pg_catal
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()::text END, \
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused()::text END, \
      (SELECT status FROM pg_catalog.pg_stat_wal_receiver), \
+     ((SELECT status FROM pg_catalog.pg_stat_wal_receiver) IS NULL AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity \
+       WHERE backend_type = 'startup' AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')))::text, \
+     pg_catalog.current_setting('synchronous_commit'), \
      (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(application_name, state, sync_state, flush_lsn::text))::text FROM pg_catalog.pg_stat_replication)";
 
 /// Connects afresh and asks, all within `deadline`.
@@ -116,13 +124,15 @@ fn read_status(columns: &[Option<&str>]) -> Result<ServerStatus, ServerError> {
             replay_paused: column(7) == Some("true"),
             received: received.max(replayed),
             replayed,
+            drained: column(9) == Some("true"),
         })
     } else {
         RoleStatus::Primary(PrimaryStatus {
             read_only: column(2) == Some("on"),
             flushed: lsn(4)?.ok_or_else(|| odd("a primary without a log position"))?,
             synchronous_standby_names: column(3).unwrap_or_default().to_owned(),
-            standbys: column(9).map(read_links).transpose().map_err(|why| odd(&why))?.unwrap_or_default(),
+            synchronous_commit: column(10).unwrap_or_default().to_owned(),
+            standbys: column(11).map(read_links).transpose().map_err(|why| odd(&why))?.unwrap_or_default(),
         })
     };
     Ok(ServerStatus { system_identifier, role })
@@ -146,7 +156,20 @@ mod tests {
 
     #[test]
     fn a_standby_that_was_restarted_has_what_it_replayed() {
-        let columns = [Some("7"), Some("true"), Some("on"), Some(""), None, Some("0/3000000"), Some("0/3000148"), Some("false"), None, None];
+        let columns = [
+            Some("7"),
+            Some("true"),
+            Some("on"),
+            Some(""),
+            None,
+            Some("0/3000000"),
+            Some("0/3000148"),
+            Some("false"),
+            None,
+            Some("true"),
+            Some("on"),
+            None,
+        ];
         let RoleStatus::Standby(standby) = read_status(&columns).unwrap().role else { panic!("a standby") };
         assert_eq!(standby.received, Some("0/3000148".parse().unwrap()), "received alone is only the segment's start");
         assert!(!standby.streaming);
@@ -155,7 +178,20 @@ mod tests {
     #[test]
     fn a_primary_with_a_synchronous_standby() {
         let links = r#"[["pg-b","streaming","sync","0/3000148"],["pg_basebackup","backup","async",null]]"#;
-        let columns = [Some("7"), Some("false"), Some("off"), Some("\"pg-b\""), Some("0/3000150"), None, None, None, None, Some(links)];
+        let columns = [
+            Some("7"),
+            Some("false"),
+            Some("off"),
+            Some("\"pg-b\""),
+            Some("0/3000150"),
+            None,
+            None,
+            None,
+            None,
+            Some("false"),
+            Some("on"),
+            Some(links),
+        ];
         let RoleStatus::Primary(primary) = read_status(&columns).unwrap().role else { panic!("a primary") };
         assert!(primary.standbys[0].synchronous && primary.standbys[0].streaming && !primary.standbys[1].streaming);
         assert_eq!(primary.flushed.bytes_since(primary.standbys[0].flushed.unwrap()), 8);
@@ -163,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_odd_answer_is_said_and_not_guessed() {
-        let columns = [Some("7"), Some("false"), Some("off"), Some(""), None, None, None, None, None, None];
+        let columns = [Some("7"), Some("false"), Some("off"), Some(""), None, None, None, None, None, None, None, None];
         assert!(read_status(&columns).unwrap_err().to_string().contains("a primary without a log position"));
     }
 }

@@ -73,21 +73,14 @@ impl StartError {
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Usage {
-                meant: Some(flag), ..
-            } => Some(flag.clone()),
+            Self::Usage { meant: Some(flag), .. } => Some(flag.clone()),
             Self::Usage { meant: None, .. } => Some("app --help".to_owned()),
-            Self::SettingMissing { flag, variable } => {
-                Some(format!("--{flag} VALUE, or {variable} in the environment"))
-            }
+            Self::SettingMissing { flag, variable } => Some(format!("--{flag} VALUE, or {variable} in the environment")),
             Self::SettingInvalid { flag, example, .. } => Some(format!("--{flag} {example}")),
-            Self::PasswordFileUnreadable { .. } => Some(
-                "--password-file with a file that the app's user may read, holding the database user's password"
-                    .to_owned(),
-            ),
-            Self::PasswordFileEmpty { .. } => {
-                Some("write the database user's password into it".to_owned())
+            Self::PasswordFileUnreadable { .. } => {
+                Some("--password-file with a file that the app's user may read, holding the database user's password".to_owned())
             }
+            Self::PasswordFileEmpty { .. } => Some("write the database user's password into it".to_owned()),
             Self::Listen { .. } => Some("--listen with another address or port".to_owned()),
             Self::Server(_) => None,
         }
@@ -98,10 +91,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } | Self::SettingMissing { .. } => 2,
-            Self::SettingInvalid { .. }
-            | Self::PasswordFileUnreadable { .. }
-            | Self::PasswordFileEmpty { .. }
-            | Self::Listen { .. } => 3,
+            Self::SettingInvalid { .. } | Self::PasswordFileUnreadable { .. } | Self::PasswordFileEmpty { .. } | Self::Listen { .. } => 3,
             Self::Server(_) => 1,
         }
     }
@@ -216,16 +206,10 @@ impl NotReady {
     pub fn from_pool(primary: &str, error: &PoolError) -> Self {
         match error {
             PoolError::Backend(error) => Self::from_server(primary, error),
-            PoolError::Closed => Self::Unreachable {
-                primary: primary.to_owned(),
-                why: "its connections are being closed".to_owned(),
-            },
-            PoolError::Timeout(_)
-            | PoolError::NoRuntimeSpecified
-            | PoolError::PostCreateHook(_) => Self::Unreachable {
-                primary: primary.to_owned(),
-                why: "no connection could be made".to_owned(),
-            },
+            PoolError::Closed => Self::Unreachable { primary: primary.to_owned(), why: "its connections are being closed".to_owned() },
+            PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                Self::Unreachable { primary: primary.to_owned(), why: "no connection could be made".to_owned() }
+            }
         }
     }
 
@@ -234,30 +218,16 @@ impl NotReady {
     pub fn from_server(primary: &str, error: &ServerError) -> Self {
         match error.code() {
             Some(code) => Self::from_sqlstate(primary, code),
-            None => Self::Unreachable {
-                primary: primary.to_owned(),
-                why: system_cause(error),
-            },
+            None => Self::Unreachable { primary: primary.to_owned(), why: system_cause(error) },
         }
     }
 
     fn from_sqlstate(primary: &str, code: &SqlState) -> Self {
         let primary = primary.to_owned();
         let sqlstate = code.code().to_owned();
-        if [
-            SqlState::ADMIN_SHUTDOWN,
-            SqlState::CRASH_SHUTDOWN,
-            SqlState::CANNOT_CONNECT_NOW,
-        ]
-        .contains(code)
-        {
+        if [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(code) {
             Self::StartingOrStopping { primary, sqlstate }
-        } else if [
-            SqlState::INVALID_PASSWORD,
-            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        ]
-        .contains(code)
-        {
+        } else if [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION].contains(code) {
             Self::PasswordRefused { primary, sqlstate }
         } else if *code == SqlState::TOO_MANY_CONNECTIONS {
             Self::TooManyConnections { primary, sqlstate }
@@ -294,44 +264,27 @@ mod tests {
         assert_eq!(cause(SqlState::CANNOT_CONNECT_NOW), "starting_or_stopping");
         assert_eq!(cause(SqlState::ADMIN_SHUTDOWN), "starting_or_stopping");
         assert_eq!(cause(SqlState::INVALID_PASSWORD), "password_refused");
-        assert_eq!(
-            cause(SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
-            "password_refused"
-        );
-        assert_eq!(
-            cause(SqlState::TOO_MANY_CONNECTIONS),
-            "too_many_connections"
-        );
+        assert_eq!(cause(SqlState::INVALID_AUTHORIZATION_SPECIFICATION), "password_refused");
+        assert_eq!(cause(SqlState::TOO_MANY_CONNECTIONS), "too_many_connections");
         assert_eq!(cause(SqlState::INVALID_CATALOG_NAME), "database_missing");
         assert_eq!(cause(SqlState::DISK_FULL), "server_fault");
     }
 
     #[test]
     fn words_that_are_read_at_night() {
-        let words = |error: StartError| {
-            format!("app: {error}; try: {}", error.remedy().unwrap_or_default())
-        };
+        let words = |error: StartError| format!("app: {error}; try: {}", error.remedy().unwrap_or_default());
 
         assert_eq!(
-            words(StartError::SettingMissing {
-                flag: "database",
-                variable: "UNDERSTUDY_DATABASE"
-            }),
+            words(StartError::SettingMissing { flag: "database", variable: "UNDERSTUDY_DATABASE" }),
             "app: a setting is missing: '--database'; try: --database VALUE, or UNDERSTUDY_DATABASE in the environment"
         );
         assert_eq!(
-            words(StartError::PasswordFileEmpty {
-                path: "/run/secrets/understudy/database_password".into()
-            }),
+            words(StartError::PasswordFileEmpty { path: "/run/secrets/understudy/database_password".into() }),
             "app: the password file is empty: '/run/secrets/understudy/database_password'; \
              try: write the database user's password into it"
         );
         assert_eq!(
-            NotReady::DeadlinePassed {
-                primary: "pg-a".to_owned(),
-                deadline: Duration::from_secs(1)
-            }
-            .to_string(),
+            NotReady::DeadlinePassed { primary: "pg-a".to_owned(), deadline: Duration::from_secs(1) }.to_string(),
             "the primary 'pg-a' did not answer within 1s"
         );
     }

@@ -41,9 +41,7 @@ impl Instruments {
             ready: Gauge::default(),
             ready_checked: Gauge::default(),
             // Around the usual millisecond, and up to the deadline and beyond.
-            ready_check_duration: Histogram::new([
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-            ]),
+            ready_check_duration: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
             pool_connections: Gauge::default(),
             pool_size: Gauge::default(),
             record_epoch: Gauge::default(),
@@ -51,16 +49,8 @@ impl Instruments {
             record_read_failures: Counter::default(),
             registry: Registry::default(),
         };
-        registry.register(
-            "build",
-            "Version of the app",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
-        registry.register(
-            "ready",
-            "1 when the last check of readiness found a writable primary",
-            instruments.ready.clone(),
-        );
+        registry.register("build", "Version of the app", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("ready", "1 when the last check of readiness found a writable primary", instruments.ready.clone());
         registry.register_with_unit(
             "ready_checked_timestamp",
             "When the last check of readiness ended, in seconds since 1970",
@@ -73,16 +63,8 @@ impl Instruments {
             Unit::Seconds,
             instruments.ready_check_duration.clone(),
         );
-        registry.register(
-            "pool_connections",
-            "Connections to the primary that exist now",
-            instruments.pool_connections.clone(),
-        );
-        registry.register(
-            "pool_size",
-            "Connections to the primary that may exist",
-            instruments.pool_size.clone(),
-        );
+        registry.register("pool_connections", "Connections to the primary that exist now", instruments.pool_connections.clone());
+        registry.register("pool_size", "Connections to the primary that may exist", instruments.pool_size.clone());
         registry.register(
             "record_epoch",
             "Epoch of the cluster record as last read; grows by one at each change of primary",
@@ -98,10 +80,7 @@ impl Instruments {
             "Times that the cluster record could not be read since the app started",
             instruments.record_read_failures.clone(),
         );
-        Self {
-            registry,
-            ..instruments
-        }
+        Self { registry, ..instruments }
     }
 
     /// The text that Prometheus reads.

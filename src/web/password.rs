@@ -37,18 +37,12 @@ impl PasswordFile {
     /// # Errors
     /// The file cannot be read, or holds nothing.
     pub fn read(&self) -> Result<Password, StartError> {
-        let mut bytes =
-            std::fs::read(&self.0).map_err(|source| StartError::PasswordFileUnreadable {
-                path: self.0.clone(),
-                source,
-            })?;
+        let mut bytes = std::fs::read(&self.0).map_err(|source| StartError::PasswordFileUnreadable { path: self.0.clone(), source })?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
         if bytes.is_empty() {
-            return Err(StartError::PasswordFileEmpty {
-                path: self.0.clone(),
-            });
+            return Err(StartError::PasswordFileEmpty { path: self.0.clone() });
         }
         Ok(Password(bytes))
     }
@@ -74,14 +68,8 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_refused() {
-        assert!(matches!(
-            read("\n"),
-            Err(StartError::PasswordFileEmpty { .. })
-        ));
-        assert!(matches!(
-            PasswordFile::at(Path::new("/nowhere")).read(),
-            Err(StartError::PasswordFileUnreadable { .. })
-        ));
+        assert!(matches!(read("\n"), Err(StartError::PasswordFileEmpty { .. })));
+        assert!(matches!(PasswordFile::at(Path::new("/nowhere")).read(), Err(StartError::PasswordFileUnreadable { .. })));
     }
 
     #[test]

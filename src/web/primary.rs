@@ -60,10 +60,7 @@ impl Primary {
     ///
     /// # Errors
     /// The password file cannot be used.
-    pub async fn open(
-        settings: &Settings,
-        instruments: Arc<Instruments>,
-    ) -> Result<Self, StartError> {
+    pub async fn open(settings: &Settings, instruments: Arc<Instruments>) -> Result<Self, StartError> {
         let password_file = PasswordFile::at(&settings.password_file);
         let password = password_file.read()?;
         let primary = Self {
@@ -152,19 +149,9 @@ impl Primary {
         }
         let password = self.password.lock().await;
         match &known {
-            None => log::info!(
-                "the primary is '{}' (epoch {})",
-                record.primary,
-                record.epoch
-            ),
+            None => log::info!("the primary is '{}' (epoch {})", record.primary, record.epoch),
             Some(known) => {
-                log::info!(
-                    "the primary was '{}' (epoch {}), is '{}' (epoch {})",
-                    known.primary,
-                    known.epoch,
-                    record.primary,
-                    record.epoch
-                );
+                log::info!("the primary was '{}' (epoch {}), is '{}' (epoch {})", known.primary, known.epoch, record.primary, record.epoch);
                 if known.primary != record.primary {
                     self.instruments.primary_changes.inc();
                 }
@@ -213,19 +200,9 @@ impl Primary {
             .keepalives_interval(Duration::from_secs(1))
             .keepalives_retries(3);
         // The check is itself a query, so a recycled connection needs no query of its own.
-        let manager = Manager::from_config(
-            config,
-            NoTls,
-            ManagerConfig {
-                recycling_method: RecyclingMethod::Fast,
-            },
-        );
+        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         match Pool::builder(manager).max_size(self.pool_size).build() {
-            Ok(pool) => Some(Target {
-                primary: primary.to_owned(),
-                epoch,
-                pool,
-            }),
+            Ok(pool) => Some(Target { primary: primary.to_owned(), epoch, pool }),
             Err(error) => {
                 log::error!("cannot make a pool for '{primary}': {error}");
                 None

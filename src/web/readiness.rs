@@ -86,13 +86,7 @@ impl Checker {
     /// A checker that asks `primary`, and takes at most `deadline` for it.
     #[must_use]
     pub fn new(primary: Arc<Primary>, instruments: Arc<Instruments>, deadline: Duration) -> Self {
-        Self {
-            primary,
-            instruments,
-            deadline,
-            shutting_down: AtomicBool::new(false),
-            was_ready: AtomicBool::new(false),
-        }
+        Self { primary, instruments, deadline, shutting_down: AtomicBool::new(false), was_ready: AtomicBool::new(false) }
     }
 
     /// From now on the answer is "shutting down", whatever the primary says.
@@ -127,10 +121,7 @@ impl Checker {
         loop {
             let Some(target) = targets.borrow_and_update().clone() else {
                 return Err(NotReady::PrimaryUnknown {
-                    fault: self
-                        .primary
-                        .fault()
-                        .unwrap_or_else(|| "the record has not been read yet".to_owned()),
+                    fault: self.primary.fault().unwrap_or_else(|| "the record has not been read yet".to_owned()),
                 });
             };
             *asked = Some(Arc::clone(&target));
@@ -153,23 +144,13 @@ impl Checker {
         match asked {
             Some(target) => {
                 target.pool.retain(|_, _| false);
-                NotReady::DeadlinePassed {
-                    primary: target.primary.clone(),
-                    deadline: self.deadline,
-                }
+                NotReady::DeadlinePassed { primary: target.primary.clone(), deadline: self.deadline }
             }
-            None => NotReady::PrimaryUnknown {
-                fault: "the record has not been read yet".to_owned(),
-            },
+            None => NotReady::PrimaryUnknown { fault: "the record has not been read yet".to_owned() },
         }
     }
 
-    fn answer(
-        &self,
-        begun: Instant,
-        asked: Option<&Target>,
-        result: Result<Answer, NotReady>,
-    ) -> Readiness {
+    fn answer(&self, begun: Instant, asked: Option<&Target>, result: Result<Answer, NotReady>) -> Readiness {
         let said = result.as_ref().ok().copied();
         let not_ready = match result {
             Ok(_) if self.shutting_down.load(Ordering::SeqCst) => Some(NotReady::ShuttingDown),
@@ -194,10 +175,7 @@ impl Checker {
     }
 
     fn reason(&self, not_ready: Option<&NotReady>) -> Option<String> {
-        let kept = self
-            .primary
-            .fault()
-            .map(|fault| format!("{fault}; the last known primary is kept"));
+        let kept = self.primary.fault().map(|fault| format!("{fault}; the last known primary is kept"));
         match (not_ready, kept) {
             (Some(unknown @ NotReady::PrimaryUnknown { .. }), _) => Some(unknown.to_string()),
             (Some(not_ready), Some(kept)) => Some(format!("{not_ready}; {kept}")),
@@ -208,12 +186,8 @@ impl Checker {
 
     fn note(&self, ready: bool, not_ready: Option<&NotReady>, duration: Duration, now: Timestamp) {
         self.instruments.ready.set(i64::from(ready));
-        self.instruments
-            .ready_checked
-            .set(now.as_duration().as_secs_f64());
-        self.instruments
-            .ready_check_duration
-            .observe(duration.as_secs_f64());
+        self.instruments.ready_checked.set(now.as_duration().as_secs_f64());
+        self.instruments.ready_check_duration.observe(duration.as_secs_f64());
         // Only changes are logged: probes come every second.
         if self.was_ready.swap(ready, Ordering::SeqCst) != ready {
             match not_ready {
@@ -251,24 +225,14 @@ impl Answer {
 
 /// Borrows a connection and asks. Has no deadline of its own.
 async fn ask(target: &Target) -> Result<Answer, NotReady> {
-    let connection = target
-        .pool
-        .get()
-        .await
-        .map_err(|error| NotReady::from_pool(&target.primary, &error))?;
+    let connection = target.pool.get().await.map_err(|error| NotReady::from_pool(&target.primary, &error))?;
     let borrowed = Borrowed(Some(connection));
     let Some(connection) = &borrowed.0 else {
         unreachable!("it was put there one line above");
     };
     let server = |error| NotReady::from_server(&target.primary, &error);
-    let row = connection
-        .query_typed_one(WRITABLE, &[])
-        .await
-        .map_err(server)?;
-    let answer = Answer {
-        in_recovery: row.try_get(0).map_err(server)?,
-        read_only: row.try_get::<_, &str>(1).map_err(server)? == "on",
-    };
+    let row = connection.query_typed_one(WRITABLE, &[]).await.map_err(server)?;
+    let answer = Answer { in_recovery: row.try_get(0).map_err(server)?, read_only: row.try_get::<_, &str>(1).map_err(server)? == "on" };
     borrowed.give_back();
     Ok(answer)
 }

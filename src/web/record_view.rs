@@ -56,33 +56,22 @@ impl Record {
     /// # Errors
     /// The file is missing, not valid, or of a newer version.
     pub fn read(path: &Path) -> Result<Self, RecordFault> {
-        let bytes = std::fs::read(path).map_err(|source| RecordFault::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(|source| RecordFault::Unreadable { path: path.to_owned(), source })?;
         Self::parse(path, &bytes)
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordFault> {
-        let invalid = |why: String| RecordFault::Invalid {
-            path: path.to_owned(),
-            why,
-        };
+        let invalid = |why: String| RecordFault::Invalid { path: path.to_owned(), why };
         // The version is looked at first: a newer record may lack the other fields.
         #[derive(Deserialize)]
         struct Version {
             version: u32,
         }
-        let Version { version } =
-            serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+        let Version { version } = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         if version > NEWEST_VERSION {
-            return Err(RecordFault::Newer {
-                path: path.to_owned(),
-                version,
-            });
+            return Err(RecordFault::Newer { path: path.to_owned(), version });
         }
-        let record: Self =
-            serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         if record.primary.is_empty() {
             return Err(invalid("the primary has no name".to_owned()));
         }
@@ -112,14 +101,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_refused_with_its_reason() {
-        assert_eq!(
-            parse(r#"{"version":2,"leader":"x"}"#).unwrap_err(),
-            "the record 'cluster.json' has version '2', newer than '1'"
-        );
-        assert_eq!(
-            parse("").unwrap_err(),
-            "the record 'cluster.json' is not valid: EOF while parsing a value at line 1 column 0"
-        );
+        assert_eq!(parse(r#"{"version":2,"leader":"x"}"#).unwrap_err(), "the record 'cluster.json' has version '2', newer than '1'");
+        assert_eq!(parse("").unwrap_err(), "the record 'cluster.json' is not valid: EOF while parsing a value at line 1 column 0");
         assert_eq!(
             parse(r#"{"version":1,"epoch":1,"primary":""}"#).unwrap_err(),
             "the record 'cluster.json' is not valid: the primary has no name"

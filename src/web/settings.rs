@@ -23,19 +23,11 @@ struct Arguments {
     listen: Option<String>,
 
     /// The cluster record, which says who is primary
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/var/lib/understudy/cluster.json"
-    )]
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/understudy/cluster.json")]
     record: PathBuf,
 
     /// File that holds the database user's password
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/run/secrets/understudy/database_password"
-    )]
+    #[arg(long, value_name = "FILE", default_value = "/run/secrets/understudy/database_password")]
     password_file: PathBuf,
 
     /// Database to connect to [env: UNDERSTUDY_DATABASE]
@@ -100,12 +92,7 @@ impl Settings {
     ) -> Result<Asked, StartError> {
         let arguments = match Arguments::try_parse_from(arguments) {
             Ok(arguments) => arguments,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Ok(Asked::Print(error.to_string()));
             }
             Err(error) => return Err(usage(&error)),
@@ -118,19 +105,10 @@ impl Settings {
 }
 
 impl Arguments {
-    fn settings(
-        self,
-        environment: impl Fn(&'static str) -> Option<String>,
-    ) -> Result<Settings, StartError> {
-        let listen = self
-            .listen
-            .or_else(|| environment("UNDERSTUDY_LISTEN"))
-            .unwrap_or_else(|| "0.0.0.0:5000".to_owned());
+    fn settings(self, environment: impl Fn(&'static str) -> Option<String>) -> Result<Settings, StartError> {
+        let listen = self.listen.or_else(|| environment("UNDERSTUDY_LISTEN")).unwrap_or_else(|| "0.0.0.0:5000".to_owned());
         let named = |given: Option<String>, flag, variable| {
-            given
-                .or_else(|| environment(variable))
-                .filter(|name| !name.is_empty())
-                .ok_or(StartError::SettingMissing { flag, variable })
+            given.or_else(|| environment(variable)).filter(|name| !name.is_empty()).ok_or(StartError::SettingMissing { flag, variable })
         };
         Ok(Settings {
             listen: listen.parse().map_err(|_| StartError::SettingInvalid {
@@ -142,11 +120,7 @@ impl Arguments {
             record: self.record,
             password_file: self.password_file,
             database: named(self.database, "database", "UNDERSTUDY_DATABASE")?,
-            database_user: named(
-                self.database_user,
-                "database-user",
-                "UNDERSTUDY_DATABASE_USER",
-            )?,
+            database_user: named(self.database_user, "database-user", "UNDERSTUDY_DATABASE_USER")?,
             database_port: self.database_port,
             ready_deadline: deadline(&self.ready_deadline)?,
             pool_size: self.pool_size.into(),
@@ -155,18 +129,10 @@ impl Arguments {
 }
 
 fn deadline(given: &str) -> Result<Duration, StartError> {
-    let invalid = |why: String| StartError::SettingInvalid {
-        flag: "ready-deadline",
-        value: given.to_owned(),
-        why,
-        example: "1s",
-    };
+    let invalid = |why: String| StartError::SettingInvalid { flag: "ready-deadline", value: given.to_owned(), why, example: "1s" };
     let deadline = humantime::parse_duration(given).map_err(|error| invalid(error.to_string()))?;
     if deadline.is_zero() || deadline > LONGEST_DEADLINE {
-        return Err(invalid(format!(
-            "it is not between 1ms and {}",
-            humantime::format_duration(LONGEST_DEADLINE)
-        )));
+        return Err(invalid(format!("it is not between 1ms and {}", humantime::format_duration(LONGEST_DEADLINE))));
     }
     Ok(deadline)
 }
@@ -174,12 +140,7 @@ fn deadline(given: &str) -> Result<Duration, StartError> {
 /// The parser's message is several lines long; an operator needs the first, and the flag that was probably meant.
 fn usage(error: &clap::Error) -> StartError {
     let text = error.to_string();
-    let message = text
-        .lines()
-        .next()
-        .unwrap_or("wrong usage")
-        .trim_start_matches("error: ")
-        .to_owned();
+    let message = text.lines().next().unwrap_or("wrong usage").trim_start_matches("error: ").to_owned();
     let meant = match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(flag)) => Some(flag.clone()),
         _ => None,
@@ -198,20 +159,11 @@ mod tests {
         let mut line = vec![OsString::from("app"), "--password-file".into()];
         line.push(password_file.into());
         line.extend(arguments.iter().map(OsString::from));
-        let environment = |name: &str| {
-            variables
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
+        let environment = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         match Settings::from_command_line(line, environment) {
             Ok(Asked::Serve(settings)) => Ok(*settings),
             Ok(Asked::Print(text)) => Err(text),
-            Err(error) => Err(format!(
-                "{error}; try: {} (exit {})",
-                error.remedy().unwrap_or_default(),
-                error.exit_code()
-            )),
+            Err(error) => Err(format!("{error}; try: {} (exit {})", error.remedy().unwrap_or_default(), error.exit_code())),
         }
     }
 
@@ -226,10 +178,7 @@ mod tests {
         let settings = read_with(&[]).unwrap();
 
         assert_eq!(settings.listen.to_string(), "0.0.0.0:5000");
-        assert_eq!(
-            settings.record.to_str(),
-            Some("/var/lib/understudy/cluster.json")
-        );
+        assert_eq!(settings.record.to_str(), Some("/var/lib/understudy/cluster.json"));
         assert_eq!(settings.database_port, 5432);
         assert_eq!(settings.ready_deadline, Duration::from_secs(1));
         assert_eq!(settings.pool_size, 4);
@@ -237,11 +186,7 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_environment() {
-        let variables = [
-            ("UNDERSTUDY_LISTEN", "127.0.0.1:1"),
-            ("UNDERSTUDY_DATABASE", "shop"),
-            ("UNDERSTUDY_DATABASE_USER", "clerk"),
-        ];
+        let variables = [("UNDERSTUDY_LISTEN", "127.0.0.1:1"), ("UNDERSTUDY_DATABASE", "shop"), ("UNDERSTUDY_DATABASE_USER", "clerk")];
 
         let settings = read(&["--database", "other"], &variables).unwrap();
 
@@ -253,14 +198,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_one_line_with_its_remedy() {
         for (arguments, line) in [
-            (
-                &["--databse", "x"][..],
-                "unexpected argument '--databse' found; try: --database (exit 2)",
-            ),
-            (
-                &["--listen", "5000"],
-                "cannot use '--listen': '5000': it is not an address and a port; try: --listen 0.0.0.0:5000 (exit 3)",
-            ),
+            (&["--databse", "x"][..], "unexpected argument '--databse' found; try: --database (exit 2)"),
+            (&["--listen", "5000"], "cannot use '--listen': '5000': it is not an address and a port; try: --listen 0.0.0.0:5000 (exit 3)"),
             (
                 &["--ready-deadline", "soon"],
                 "cannot use '--ready-deadline': 'soon': expected number at 0; try: --ready-deadline 1s (exit 3)",
@@ -269,10 +208,7 @@ mod tests {
                 &["--ready-deadline", "0s"],
                 "cannot use '--ready-deadline': '0s': it is not between 1ms and 1m; try: --ready-deadline 1s (exit 3)",
             ),
-            (
-                &["--pool-size", "0"],
-                "invalid value '0' for '--pool-size <COUNT>': 0 is not in 1..=100; try: app --help (exit 2)",
-            ),
+            (&["--pool-size", "0"], "invalid value '0' for '--pool-size <COUNT>': 0 is not in 1..=100; try: app --help (exit 2)"),
         ] {
             assert_eq!(read_with(arguments).unwrap_err(), line);
         }
@@ -286,11 +222,7 @@ mod tests {
     fn help_names_the_environment() {
         let help = read(&["--help"], &[]).unwrap_err();
 
-        for variable in [
-            "UNDERSTUDY_LISTEN",
-            "UNDERSTUDY_DATABASE",
-            "UNDERSTUDY_DATABASE_USER",
-        ] {
+        for variable in ["UNDERSTUDY_LISTEN", "UNDERSTUDY_DATABASE", "UNDERSTUDY_DATABASE_USER"] {
             assert!(help.contains(variable), "{help}");
         }
     }

@@ -39,38 +39,22 @@ impl Application {
     /// # Errors
     /// The password file cannot be used, or the address cannot be listened on.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
-        let listen = |source| StartError::Listen {
-            address: settings.listen,
-            source,
-        };
+        let listen = |source| StartError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
         let instruments = Arc::new(Instruments::new());
         let primary = Arc::new(Primary::open(&settings, Arc::clone(&instruments)).await?);
-        let checker = web::Data::new(Checker::new(
-            Arc::clone(&primary),
-            Arc::clone(&instruments),
-            settings.ready_deadline,
-        ));
+        let checker = web::Data::new(Checker::new(Arc::clone(&primary), Arc::clone(&instruments), settings.ready_deadline));
         let instruments = web::Data::from(instruments);
         let shared_checker = checker.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(shared_checker.clone())
-                .app_data(instruments.clone())
-                .configure(routes::configure)
-        })
-        .workers(WORKERS)
-        .disable_signals()
-        .shutdown_timeout(DRAIN_SECONDS)
-        .listen(listener)?
-        .run();
-        Ok(Self {
-            server,
-            port,
-            primary,
-            checker,
-        })
+        let server =
+            HttpServer::new(move || App::new().app_data(shared_checker.clone()).app_data(instruments.clone()).configure(routes::configure))
+                .workers(WORKERS)
+                .disable_signals()
+                .shutdown_timeout(DRAIN_SECONDS)
+                .listen(listener)?
+                .run();
+        Ok(Self { server, port, primary, checker })
     }
 
     /// The port that is listened on; tells a test which one port 0 became.

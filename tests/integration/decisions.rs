@@ -19,18 +19,31 @@ const DIMENSIONS: &[(&str, &[&str])] = &[
     (
         "primary",
         &[
-            "writable", "read-only", "in-recovery", "starting", "refusing", "stranger", "silent/alive-inside", "silent/dead-inside", "silent/unknown-inside",
+            "writable",
+            "read-only",
+            "in-recovery",
+            "starting",
+            "refusing",
+            "stranger",
+            "silent/alive-inside",
+            "silent/dead-inside",
+            "silent/unknown-inside",
             "silent/preparing-inside",
-            "stopped", "missing", "unknown",
+            "stopped",
+            "missing",
+            "unknown",
         ],
     ),
-    ("standby", &["streams", "follows", "replay-paused", "writable", "starting", "refusing", "silent", "stranger", "stopped", "missing", "unknown"]),
+    (
+        "standby",
+        &["streams", "follows", "replay-paused", "writable", "starting", "refusing", "silent", "stranger", "stopped", "missing", "unknown"],
+    ),
     ("paused", &["no", "yes"]),
     ("eligible", &["no", "yes"]),
     // The primary's word on the standby: do commits wait, and how far is it? Only a writable primary says.
-    ("commits", &["wait/sync", "wait/async", "wait/lost", "free/caught-up", "free/behind", "free/lost"]),
+    ("commits", &["wait/sync", "wait/async", "wait/lost", "free/caught-up", "free/behind", "free/lost", "weak/sync"]),
     ("app", &["ready", "not-ready"]),
-    ("time", &["short", "long"]),
+    ("time", &["short", "long", "very-long"]),
     ("started", &["long-ago", "a-while-ago", "just-now"]),
     ("attempts", &["left", "used-up"]),
     ("failovers", &["few", "many"]),
@@ -59,24 +72,26 @@ fn thresholds() -> Thresholds {
         standby_grace: Duration::from_secs(5),
         standby_restart_grace: Duration::from_secs(60),
         node_start_cooldown: Duration::from_secs(5),
-        primary_start_attempts: 3,
+        start_attempts: 3,
         flapping_limit: 3,
     }
 }
 
 fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
     let lsn = Some("0/3000000".parse().unwrap());
-    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn }
+    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming }
 }
 
 fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
     let (waits, link) = commits.split_once('/').unwrap();
     let flushed = if link == "behind" { "0/1000000" } else { "0/3000000" };
-    let row = StandbyLink { name: "pg-b".to_owned(), streaming: true, synchronous: link == "sync", flushed: Some(flushed.parse().unwrap()) };
+    let row =
+        StandbyLink { name: "pg-b".to_owned(), streaming: true, synchronous: link == "sync", flushed: Some(flushed.parse().unwrap()) };
     PrimaryStatus {
         read_only,
         flushed: "0/3000000".parse().unwrap(),
-        synchronous_standby_names: if waits == "wait" { "\"pg-b\"".to_owned() } else { String::new() },
+        synchronous_standby_names: if waits == "free" { String::new() } else { "\"pg-b\"".to_owned() },
+        synchronous_commit: if waits == "weak" { "local" } else { "on" }.to_owned(),
         standbys: if link == "lost" { Vec::new() } else { vec![row] },
     }
 }
@@ -84,8 +99,14 @@ fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
 fn observation(point: &Point) -> Observation {
     let why = || "why".to_owned();
     let primary_words = word(point, "primary");
-    let as_primary = |read_only, identity: &str| ServerView::Primary { status: primary_status(read_only, word(point, "commits")), system_identifier: identity.to_owned() };
-    let as_standby = |streaming, paused, identity: &str| ServerView::Standby { status: standby_status(streaming, paused), system_identifier: identity.to_owned() };
+    let as_primary = |read_only, identity: &str| ServerView::Primary {
+        status: primary_status(read_only, word(point, "commits")),
+        system_identifier: identity.to_owned(),
+    };
+    let as_standby = |streaming, paused, identity: &str| ServerView::Standby {
+        status: standby_status(streaming, paused),
+        system_identifier: identity.to_owned(),
+    };
     let container = |words: &str| match words {
         "stopped" => ContainerView::Stopped(why()),
         "missing" => ContainerView::Missing,
@@ -120,7 +141,7 @@ fn observation(point: &Point) -> Observation {
         "silent" => ServerView::Silent(why()),
         _ => ServerView::NotAsked,
     };
-    let long = word(point, "time") == "long";
+    let long = word(point, "time") != "short";
     let time = |limit: Duration| if long { limit } else { Duration::ZERO };
     let started = match word(point, "started") {
         "just-now" => Some(Duration::from_secs(1)),
@@ -137,7 +158,12 @@ fn observation(point: &Point) -> Observation {
             system_identifier: Some(OURS.to_owned()),
         },
         primary: NodeView { name: name("pg-a"), container: container(primary_words), server: primary_server, inside },
-        standby: NodeView { name: name("pg-b"), container: container(word(point, "standby")), server: standby_server, inside: InsideView::NotAsked },
+        standby: NodeView {
+            name: name("pg-b"),
+            container: container(word(point, "standby")),
+            server: standby_server,
+            inside: InsideView::NotAsked,
+        },
         app: if word(point, "app") == "ready" { AppView::Ready } else { AppView::NotReady(why()) },
         elapsed: Elapsed {
             silent_passes: if long { limits.suspicion_passes } else { 1 },
@@ -146,9 +172,10 @@ fn observation(point: &Point) -> Observation {
             starting_for: time(limits.startup_grace),
             app_unready_for: time(limits.app_grace),
             app_restarted_ago: started,
-            link_lost_for: time(limits.standby_restart_grace),
+            link_lost_for: if word(point, "time") == "very-long" { Duration::from_secs(600) } else { time(limits.standby_restart_grace) },
             primary_started_ago: started,
-            primary_start_attempts: if word(point, "attempts") == "used-up" { limits.primary_start_attempts } else { 0 },
+            primary_start_attempts: if word(point, "attempts") == "used-up" { limits.start_attempts } else { 0 },
+            standby_start_attempts: if word(point, "attempts") == "used-up" { limits.start_attempts } else { 0 },
             standby_started_ago: started,
             recent_failovers: if word(point, "failovers") == "many" { limits.flapping_limit } else { 0 },
             behind: None,
@@ -208,10 +235,14 @@ fn table(dimension: usize, point: &mut Point) -> Vec<String> {
 #[test]
 fn the_table_of_decisions_is_as_reviewed() {
     let header = DIMENSIONS.iter().map(|(name, _)| *name).chain(["rule and action"]).collect::<Vec<_>>().join("|");
-    let rows: Vec<Vec<String>> =
-        std::iter::once(header).chain(table(0, &mut [0; DIMENSIONS.len()])).map(|line| line.split('|').map(str::to_owned).collect()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(table(0, &mut [0; DIMENSIONS.len()]))
+        .map(|line| line.split('|').map(str::to_owned).collect())
+        .collect();
     let widths: Vec<usize> = (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap()).collect();
-    let aligned = rows.iter().map(|row| row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ").trim_end().to_owned());
+    let aligned = rows.iter().map(|row| {
+        row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
     let rules = RULES.iter().map(|rule| format!("{:<5} {}", rule.id, rule.sentence)).collect::<Vec<_>>().join("\n");
     let text = format!("{rules}\n\n{}", aligned.collect::<Vec<_>>().join("\n"));
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, { insta::assert_snapshot!("decision_table", text) });
@@ -250,7 +281,10 @@ fn i1_the_recorded_primary_is_never_the_one_that_is_fenced_as_a_stray() {
         if let Action::Fence { node } = &decision.action {
             assert_eq!(node, &seen.standby.name);
             assert_eq!(word(point, "standby"), "writable");
-            assert!(!["stopped", "missing", "in-recovery"].contains(&word(point, "primary")), "the last writable node is never fenced: {point:?}");
+            assert!(
+                !["stopped", "missing", "in-recovery"].contains(&word(point, "primary")),
+                "the last writable node is never fenced: {point:?}"
+            );
         }
         let two = word(point, "primary") == "writable" && word(point, "standby") == "writable";
         if two && word(point, "runtime") == "answers" && word(point, "transition") == "none" {
@@ -265,12 +299,12 @@ fn i1_nothing_is_promoted_while_the_primary_answers_anybody() {
         if !fails_over(decision) {
             return;
         }
-        let time = word(point, "time");
+        let long = word(point, "time") != "short";
         match word(point, "primary") {
             "stopped" | "missing" => {}
-            "starting" | "silent/preparing-inside" => assert_eq!(time, "long"),
-            "silent/dead-inside" => assert_eq!((time, word(point, "app")), ("long", "not-ready")),
-            "silent/alive-inside" => assert_eq!((time, word(point, "app"), word(point, "standby")), ("long", "not-ready", "follows")),
+            "starting" | "silent/preparing-inside" => assert!(long),
+            "silent/dead-inside" => assert_eq!((long, word(point, "app")), (true, "not-ready")),
+            "silent/alive-inside" => assert_eq!((long, word(point, "app"), word(point, "standby")), (true, "not-ready", "follows")),
             other => panic!("failover while the primary is {other}: {point:?}"),
         }
     });
@@ -289,7 +323,7 @@ fn i2_only_an_eligible_standby_that_answers_in_recovery_is_promoted() {
 #[test]
 fn i2_commits_are_let_go_only_for_a_standby_that_does_not_stream() {
     for_every_point(|point, _, decision| match decision.action {
-        Action::DropToAsync => assert_eq!((word(point, "commits"), word(point, "time")), ("wait/lost", "long"), "{point:?}"),
+        Action::DropToAsync => assert_eq!((word(point, "commits"), word(point, "time") == "short"), ("wait/lost", false), "{point:?}"),
         Action::RestoreSync => assert!(["wait/sync", "wait/async", "free/caught-up"].contains(&word(point, "commits")), "{point:?}"),
         _ => {}
     });
@@ -322,7 +356,11 @@ fn i6_the_app_never_moves_a_primary_that_is_up() {
         let up = ["writable", "read-only", "in-recovery", "refusing", "stranger"].contains(&word(point, "primary"));
         assert!(!(up && fails_over(decision)), "{point:?}");
         if decision.action == Action::RestartApp {
-            assert_eq!((word(point, "primary"), word(point, "app"), word(point, "time")), ("writable", "not-ready", "long"), "{point:?}");
+            assert_eq!(
+                (word(point, "primary"), word(point, "app"), word(point, "time") == "short"),
+                ("writable", "not-ready", false),
+                "{point:?}"
+            );
         }
     });
     // And a ready app only ever holds a failover back.
@@ -338,7 +376,10 @@ fn i6_the_app_never_moves_a_primary_that_is_up() {
 fn a_pause_leaves_only_what_safety_asks_for() {
     for_every_point(|point, _, decision| {
         if word(point, "paused") == "yes" {
-            assert!(matches!(decision.action, Action::Wait | Action::Refuse | Action::Resume | Action::Fence { .. }), "{point:?} {decision:?}");
+            assert!(
+                matches!(decision.action, Action::Wait | Action::Alert | Action::Refuse | Action::Resume | Action::Fence { .. }),
+                "{point:?} {decision:?}"
+            );
         }
     });
 }

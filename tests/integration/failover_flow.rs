@@ -213,8 +213,8 @@ async fn i4_a_standby_that_falls_silent_before_promotion_gives_the_lead_back() {
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_standby_that_dies_right_before_promotion_is_asked_for_gives_the_lead_back() {
-    // Effects of a failover: intent, fenced, replayed, hurry, promote_requested.
-    for (effect, what) in [(3, Interruption::Kill(B)), (4, Interruption::RebootBefore)] {
+    // Effects of a failover: intent, fenced, replayed, promote_requested.
+    for (effect, what) in [(2, Interruption::Kill(B)), (4, Interruption::RebootBefore)] {
         let world = Story::DeadPrimary.tell(effect, Some(what)).await;
         assert_eq!(world.lead(), lead("pg-a", 1), "{}", world.story());
     }
@@ -251,11 +251,11 @@ async fn i2_a_primary_restarted_by_hand_while_sync_is_restored_acknowledges_noth
 
 #[tokio::test(start_paused = true)]
 async fn i4_once_promotion_was_asked_for_there_is_only_forward() {
-    // The effects of a failover from a primary that is down: intent, fenced, replayed, hurry, promote_requested, promote.
+    // The effects of a failover from a primary that is down: intent, fenced, replayed, promote_requested, promote.
     for interruption in [Interruption::Mute(B), Interruption::Freeze(B, Duration::from_secs(600))] {
         let world = World::healthy();
         world.kill(A);
-        world.interrupt(6, interruption);
+        world.interrupt(5, interruption);
         world.passes(3).await;
         assert!(world.was_interrupted());
         world.start_by_hand(A);
@@ -320,7 +320,7 @@ async fn live_through(faults: &[(Fault, u32)]) {
     let mut world = World::healthy();
     // What these limits make the tool refuse is for a person, and there is none here.
     world.settings.thresholds.flapping_limit = u32::MAX;
-    world.settings.thresholds.primary_start_attempts = u32::MAX;
+    world.settings.thresholds.start_attempts = u32::MAX;
     for (fault, passes) in faults {
         match *fault {
             Fault::Kill(node) => world.kill(node),

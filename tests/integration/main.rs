@@ -12,3 +12,6 @@ mod decisions;
 
 // What is done, interrupted wherever it can be.
 mod failover_flow;
+
+// The README agrees with the programs, the playbooks and the Makefile.
+mod readme;

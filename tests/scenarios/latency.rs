@@ -6,7 +6,8 @@
 //! just before `docker pause` is called (a frozen one, so the command's own time is counted in). The steps between come
 //! from the history, whose times are the host's clock, and are set against that clock's reading at the same begin. One
 //! trial after the other on a pair that is whole again, from each node in turn. The checker is an ordinary
-//! `run --for`, with the thresholds of the installation.
+//! `run --for`, with the thresholds of the installation. `make measure` runs it: TRIALS dead containers (default 10) and
+//! FROZEN_TRIALS frozen ones (default 3).
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ struct Trial {
 }
 
 #[test]
+#[ignore = "a measurement of some minutes: make measure"]
 fn measure_failover() {
     let scenario = Scenario::begin_measurement("measure_failover");
     let dead: Vec<Trial> = (0..trials("TRIALS", 10))

@@ -21,7 +21,7 @@ mod app;
 // The standby goes and comes back, and what cannot be done without it.
 mod standby;
 
-// The old primary is started by hand while its successor takes over.
+// Somebody starts the old primary by hand while its successor takes over, or promotes the standby.
 mod old_primary;
 
 // The checker is killed in the middle, or cannot log in; cron runs it.

@@ -1,8 +1,8 @@
-//! Somebody means well and starts the old primary.
+//! Somebody means well: starts the old primary, or promotes the standby.
 
 use std::time::{Duration, Instant};
 
-use crate::support::Scenario;
+use crate::support::{FAILOVER, Scenario};
 
 #[test]
 fn old_primary_started_by_hand() {
@@ -20,4 +20,26 @@ fn old_primary_started_by_hand() {
 
     scenario.expect_failover("R80");
     scenario.ends_healed(&heir);
+}
+
+/// The one story in which two nodes take writes: a person made it so, behind the checker's back. It also shows that the poller would see it.
+#[test]
+fn standby_promoted_by_hand() {
+    let scenario = Scenario::begin("standby_promoted_by_hand");
+    let (primary, standby) = scenario.roles();
+    // What such a node acknowledges is lost, and nobody can help that.
+    scenario.hold_writing();
+    scenario.kill_checker();
+
+    standby.promote_by_hand();
+    scenario.wait_for_writable_nodes(2);
+    scenario.start_checker();
+
+    let fenced = scenario.wait_for_event("fenced_stray", FAILOVER);
+    if fenced.rule() != "R30" || fenced.text("node") != standby.name {
+        scenario.fail(&format!("expected {} to be fenced by rule R30, found: {fenced}", standby.name));
+    }
+    scenario.go_on_writing();
+    scenario.expect_no_failover();
+    scenario.ends_healed_after(&primary, 2);
 }

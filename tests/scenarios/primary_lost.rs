@@ -13,6 +13,23 @@ fn postmaster_killed() {
     scenario.ends_healed(&heir);
 }
 
+/// The standby is left with a part of a record, so that what it has received stays ahead of what it can replay.
+#[test]
+fn postmaster_killed_in_mid_bulk_write() {
+    let scenario = Scenario::begin("postmaster_killed_in_mid_bulk_write");
+    let (lost, heir) = scenario.roles();
+
+    let mut bulk = lost.begin_bulk_write();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(bulk.try_wait().unwrap().is_none(), "the bulk write is over already");
+    lost.kill_postmaster();
+    bulk.wait().unwrap();
+
+    scenario.expect_failover("R80");
+    scenario.expect_no("rolled_back");
+    scenario.ends_healed(&heir);
+}
+
 #[test]
 fn primary_stopped() {
     let scenario = Scenario::begin("primary_stopped");
@@ -35,6 +52,6 @@ fn primary_container_removed() {
 
     scenario.expect_failover("R80");
     scenario.wait_for_writes(20);
-    scenario.installation().lay_down();
+    scenario.lay_down();
     scenario.ends_healed(&heir);
 }

@@ -5,7 +5,5 @@ use actix_web::http::header;
 
 /// Touches nothing else: whoever restarts processes by this answer must not restart them for a fault of the database.
 pub async fn health() -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(serde_json::json!({ "status": "alive" }))
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(serde_json::json!({ "status": "alive" }))
 }

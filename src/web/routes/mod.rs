@@ -31,9 +31,7 @@ fn read_only(path: &str) -> Resource {
 }
 
 async fn wrong_method() -> HttpResponse {
-    HttpResponse::MethodNotAllowed()
-        .insert_header((header::ALLOW, "GET, HEAD"))
-        .finish()
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish()
 }
 
 async fn unknown_path() -> HttpResponse {

@@ -22,7 +22,7 @@ use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
 use understudy::failover::settings::{Login, Settings};
 use understudy::node::configuration::leading;
-use understudy::node::plan::{DataDirectory, Plan, plan};
+use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
@@ -150,7 +150,7 @@ struct Node {
     dies_in: Option<u32>,
     data: Option<Data>,
     kept: Vec<Data>,
-    seen_epoch: Option<u64>,
+    noted: Option<Noted>,
     server: Option<Server>,
 }
 
@@ -225,7 +225,7 @@ fn node(index: usize, data: Option<Data>) -> Node {
         dies_in: None,
         data,
         kept: Vec::new(),
-        seen_epoch: None,
+        noted: None,
         server: None,
     }
 }
@@ -250,7 +250,7 @@ fn settings() -> Settings {
             standby_grace: Duration::from_secs(5),
             standby_restart_grace: Duration::from_secs(60),
             node_start_cooldown: Duration::from_secs(5),
-            primary_start_attempts: 3,
+            start_attempts: 3,
             flapping_limit: 3,
         },
     }
@@ -267,6 +267,7 @@ impl World {
             transition: None,
             paused: None,
             system_identifier: None,
+            counted_since: None,
             failovers: Vec::new(),
         };
         let state = State {
@@ -487,7 +488,7 @@ impl World {
         self.state().clients_come();
         let record = self.record();
         let to = self.settings.other(&record.primary).unwrap().clone();
-        let outcome = self.actor().begin(record, TransitionKind::Switchover, &to, "ordered".to_owned()).await;
+        let outcome = self.actor().begin(record, TransitionKind::Switchover, &to, false, "ordered".to_owned()).await;
         let mut state = self.state();
         state.trace.push(format!("switchover: {outcome:?}"));
         state.dead = false;
@@ -700,7 +701,7 @@ impl State {
             unpromoted: data.unpromoted,
             rewinding: data.rewinding,
         });
-        let plan = plan(&node.name, &record, &volume, node.seen_epoch);
+        let plan = plan(&node.name, &record, &volume, node.noted);
         self.trace.push(format!("postgres-node {index}: {plan:?}"));
         let starting = || Phase::Starting { ticks: 2 };
         let replayed = node.log().len();
@@ -727,7 +728,7 @@ impl State {
                 (data.standby_signal, data.synchronous) = (true, false);
                 Server::new(starting(), false, false, replayed)
             }
-            Plan::Rewind | Plan::Clone => {
+            Plan::Rewind | Plan::Clone { .. } => {
                 let basis = (record.epoch, record.primary, record.transition);
                 node.run = Run::Running;
                 node.server = Some(Server::new(Phase::Joining { basis, ticks: 25 }, false, false, 0));
@@ -737,7 +738,7 @@ impl State {
                 return Ok(());
             }
         };
-        node.seen_epoch = Some(record.epoch);
+        node.noted = Some(Noted { epoch: record.epoch, leading: server.primary });
         node.run = Run::Running;
         node.server = Some(server);
         Ok(())
@@ -788,7 +789,7 @@ impl State {
                     node.kept.push(replaced);
                 }
                 node.data = Some(Data { log, standby_signal: true, unpromoted: true, rewinding: false, synchronous: false });
-                node.seen_epoch = Some(record.epoch);
+                node.noted = Some(Noted { epoch: record.epoch, leading: false });
             }
             Phase::Starting { ticks: 0 } => server.phase = Phase::Up,
             Phase::Joining { ticks, .. } | Phase::Starting { ticks } => *ticks -= 1,
@@ -944,6 +945,14 @@ impl Runtime for World {
         answer.unwrap_or_else(|error| InsideView::Unknown(error.to_string()))
     }
 
+    async fn note_lead(&self, container: &str, epoch: u64) -> Result<(), RuntimeError> {
+        self.runtime(Some(format!("note that {container} leads")), |state| {
+            let index = state.of_container(container);
+            state.nodes[index].noted = Some(Noted { epoch, leading: true });
+            Ok(())
+        })
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.runtime(Some(format!("discard old data of {container}")), |state| {
             let index = state.of_container(container);
@@ -969,6 +978,7 @@ impl Servers for World {
                     read_only: false,
                     flushed: lsn(node.log().len()),
                     synchronous_standby_names: if server.written { format!("\"{}\"", peer.name) } else { String::new() },
+                    synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
                 })
             } else {
@@ -977,6 +987,7 @@ impl Servers for World {
                     replay_paused: false,
                     received: Some(lsn(node.log().len())),
                     replayed: Some(lsn(server.replayed)),
+                    drained: false,
                 })
             };
             Ok(ServerStatus { system_identifier: IDENTITY.to_owned(), role })

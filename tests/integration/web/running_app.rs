@@ -37,9 +37,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     pub fn reason(&self) -> &str {
@@ -78,13 +76,7 @@ impl RunningApp {
             };
             application.run_until_stopped(stop).await.unwrap();
         });
-        Self {
-            folder,
-            port,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
-            stop: Some(stop),
-            serving,
-        }
+        Self { folder, port, client: reqwest::Client::builder().no_proxy().build().unwrap(), stop: Some(stop), serving }
     }
 
     pub fn port(&self) -> u16 {
@@ -118,32 +110,18 @@ impl RunningApp {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        let response = self
-            .client
-            .get(format!("http://127.0.0.1:{}{path}", self.port))
-            .timeout(PATIENCE)
-            .send()
-            .await
-            .unwrap();
+        let response = self.client.get(format!("http://127.0.0.1:{}{path}", self.port)).timeout(PATIENCE).send().await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();
-        Answer {
-            status,
-            body: serde_json::from_str(&text).unwrap_or_default(),
-            text,
-            headers,
-        }
+        Answer { status, body: serde_json::from_str(&text).unwrap_or_default(), text, headers }
     }
 
     /// The value of one metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").await;
         assert_eq!(metrics.status, 200);
-        let value = metrics
-            .text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = metrics.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         match value {
             Some(value) => value.parse().unwrap(),
             None => panic!("no '{name}' in:\n{}", metrics.text),
@@ -158,10 +136,7 @@ impl RunningApp {
             if wished(&answer) {
                 return answer;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "waited {PATIENCE:?} in vain for {what}; the last answer: {answer:?}"
-            );
+            assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}; the last answer: {answer:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -35,12 +35,7 @@ impl ThrowawayServer {
 
     /// Refuses writes by a setting.
     pub fn read_only(address: &str, port: u16) -> Self {
-        Self::start(
-            address,
-            port,
-            &["-c", "default_transaction_read_only=on"],
-            false,
-        )
+        Self::start(address, port, &["-c", "default_transaction_read_only=on"], false)
     }
 
     /// Is in recovery, of a primary that does not exist.
@@ -82,12 +77,7 @@ impl ThrowawayServer {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Self {
-            _folder: folder,
-            postmaster,
-            address: address.to_owned(),
-            port,
-        };
+        let mut server = Self { _folder: folder, postmaster, address: address.to_owned(), port };
         server.wait_until_it_accepts(&programs);
         server
     }
@@ -95,10 +85,8 @@ impl ThrowawayServer {
     fn wait_until_it_accepts(&mut self, programs: &Path) {
         let begun = Instant::now();
         loop {
-            let asked = Command::new(programs.join("pg_isready"))
-                .args(["-q", "-h", &self.address, "-p", &self.port.to_string()])
-                .status()
-                .unwrap();
+            let asked =
+                Command::new(programs.join("pg_isready")).args(["-q", "-h", &self.address, "-p", &self.port.to_string()]).status().unwrap();
             if asked.success() {
                 return;
             }
@@ -144,13 +132,7 @@ impl ThrowawayServer {
             .await
             .unwrap();
         let serving = tokio::spawn(connection);
-        let row = client
-            .query_one(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'understudy-app'",
-                &[],
-            )
-            .await
-            .unwrap();
+        let row = client.query_one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'understudy-app'", &[]).await.unwrap();
         drop(client);
         serving.await.unwrap().unwrap();
         row.get(0)
@@ -176,18 +158,13 @@ fn programs() -> PathBuf {
             let path = entry.ok()?.path();
             let version = path.file_name()?.to_str()?.parse().ok()?;
             let programs = path.join("bin");
-            programs
-                .join("initdb")
-                .exists()
-                .then_some((version, programs))
+            programs.join("initdb").exists().then_some((version, programs))
         })
         .collect();
     found.sort();
     match found.pop() {
         Some((_, programs)) => programs,
-        None => panic!(
-            "no PostgreSQL server is installed under /usr/lib/postgresql; try: apt-get install postgresql"
-        ),
+        None => panic!("no PostgreSQL server is installed under /usr/lib/postgresql; try: apt-get install postgresql"),
     }
 }
 
@@ -197,28 +174,19 @@ fn as_postgres(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-        .args(["--pdeathsig=QUIT", "--"])
-        .arg(program)
-        .current_dir("/");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).args(["--pdeathsig=QUIT", "--"]).arg(program).current_dir("/");
     command
 }
 
 /// Makes the file the server's own, where the server runs as another user.
 fn own(path: &Path) {
     if nix::unistd::geteuid().is_root() {
-        let user = nix::unistd::User::from_name("postgres")
-            .unwrap()
-            .expect("the user 'postgres', which PostgreSQL's package makes");
+        let user = nix::unistd::User::from_name("postgres").unwrap().expect("the user 'postgres', which PostgreSQL's package makes");
         nix::unistd::chown(path, Some(user.uid), Some(user.gid)).unwrap();
     }
 }
 
 fn children_of(parent: i32) -> Vec<i32> {
     let listed = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-    listed
-        .split_whitespace()
-        .map(|child| child.parse().unwrap())
-        .collect()
+    listed.split_whitespace().map(|child| child.parse().unwrap()).collect()
 }

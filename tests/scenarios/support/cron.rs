@@ -38,11 +38,16 @@ impl Cron {
 
     /// Cron no longer calls the checker. The one that runs is taken over from by the scenario's own.
     pub fn set_aside(installation: &Installation) -> Self {
-        let file = Self::file(installation);
-        if file.exists() {
-            fs::rename(&file, Self::aside(&file)).unwrap();
+        let cron = Self { file: Self::file(installation) };
+        cron.set_aside_again();
+        cron
+    }
+
+    /// The same, after the playbook has laid the file down anew.
+    pub fn set_aside_again(&self) {
+        if self.file.exists() {
+            fs::rename(&self.file, Self::aside(&self.file)).unwrap();
         }
-        Self { file }
     }
 
     /// Cron calls the checker, as in a real installation.
@@ -54,8 +59,12 @@ impl Cron {
 
     fn restore(&self) {
         let aside = Self::aside(&self.file);
-        if aside.exists() && !self.file.exists() {
-            fs::rename(&aside, &self.file).unwrap();
+        if aside.exists() {
+            if self.file.exists() {
+                fs::remove_file(aside).unwrap();
+            } else {
+                fs::rename(aside, &self.file).unwrap();
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -78,6 +78,30 @@ impl Node {
         Pid::from_raw(pid)
     }
 
+    /// Begins a write of some hundred megabytes of log, which is still going on when this returns; it ends with its server.
+    pub fn begin_bulk_write(&self) -> Child {
+        let statements = "CREATE TABLE IF NOT EXISTS scenario_bulk (id bigint, filling text)";
+        let bulk = "TRUNCATE scenario_bulk; INSERT INTO scenario_bulk SELECT id, repeat('x', 200) FROM generate_series(1, 3000000) AS id";
+        let mut psql = Command::new("docker");
+        psql.args([
+            "exec",
+            &self.container,
+            "psql",
+            "-qX",
+            "-h",
+            "/run/postgresql",
+            "-U",
+            "postgres",
+            "-c",
+            statements,
+            "-c",
+            bulk,
+            "postgres",
+        ]);
+        psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        psql.spawn().unwrap_or_else(|error| panic!("cannot run docker: {error}"))
+    }
+
     /// `kill -9` from the host.
     pub fn kill_postmaster(&self) {
         kill(self.postmaster(), Signal::SIGKILL).unwrap();
@@ -115,6 +139,11 @@ impl Node {
     /// `docker start` by hand. Whether it did start is the program's business, so the answer is not looked at.
     pub fn start_by_hand(&self) {
         try_docker(&["start", &self.container]);
+    }
+
+    /// `pg_promote()` by hand, as the superuser inside the container.
+    pub fn promote_by_hand(&self) {
+        docker(&["exec", &self.container, "psql", "-h", "/run/postgresql", "-d", "postgres", "-c", "SELECT pg_promote()"]);
     }
 
     /// Stops every process in the container, the postmaster first, so that it makes no new one meanwhile.

@@ -50,7 +50,7 @@ pub struct Scenario {
     writer: Writer,
     poller: WritablePoller,
     // Dropped last, in this order: cron comes back before another scenario may begin.
-    _cron: Cron,
+    cron: Cron,
     _alone: Flock<File>,
 }
 
@@ -77,8 +77,9 @@ impl Scenario {
 
     fn begin_with(name: &'static str, installation: Installation, own_checker: bool, pace: Pace) -> Self {
         let alone = installation.alone();
-        let cron = if own_checker { Cron::set_aside(&installation) } else { Cron::put_back(&installation) };
+        // It may run the playbook, which lays cron's file down, so it comes before that is set aside.
         installation.put_right();
+        let cron = if own_checker { Cron::set_aside(&installation) } else { Cron::put_back(&installation) };
         let checker = own_checker.then(|| Checker::start(&installation, &installation.settings_file, name));
         installation.wait_healthy(HEALING);
         let record = installation.record();
@@ -96,7 +97,7 @@ impl Scenario {
             checker: RefCell::new(checker),
             writer,
             poller,
-            _cron: cron,
+            cron,
             _alone: alone,
         };
         scenario.wait_for_writes(20);
@@ -116,6 +117,14 @@ impl Scenario {
     /// The installation under test.
     pub fn installation(&self) -> &Installation {
         &self.installation
+    }
+
+    /// Runs the playbook again, which creates what is missing; a checker of the scenario's own stays the only one.
+    pub fn lay_down(&self) {
+        self.installation.lay_down();
+        if self.checker.borrow().is_some() {
+            self.cron.set_aside_again();
+        }
     }
 
     /// Kills the checker at once, as `kill -9` does.
@@ -252,9 +261,30 @@ impl Scenario {
         self.installation.wait_healthy(HEALING);
     }
 
+    /// No row is written any more, until [`Self::go_on_writing`].
+    pub fn hold_writing(&self) {
+        self.writer.hold(true);
+    }
+
+    /// The end of [`Self::hold_writing`].
+    pub fn go_on_writing(&self) {
+        self.writer.hold(false);
+    }
+
+    /// Waits until the poller has seen that many nodes take writes at once.
+    pub fn wait_for_writable_nodes(&self, count: usize) {
+        let what = format!("{count} nodes to be writable at once");
+        self.wait_until(&what, FAILOVER, || (self.poller.report().most_writable == count).then_some(()));
+    }
+
     /// The end of every story: the pair is whole, `primary` is primary, writes go on, every acknowledged row is
     /// there, and there were never two writable nodes.
     pub fn ends_healed(self, primary: &Node) {
+        self.ends_healed_after(primary, 1);
+    }
+
+    /// The end of a story in which a person has made that many nodes writable.
+    pub fn ends_healed_after(self, primary: &Node, most_writable: usize) {
         self.wait_healthy();
         self.wait_for_writes(20);
         let status = self.installation.status_json();
@@ -274,11 +304,9 @@ impl Scenario {
         if !report.lost.is_empty() {
             faults.push(format!("acknowledged rows are lost: {:?}", report.lost));
         }
-        if seen.most_writable > 1 {
-            faults.push(format!("two nodes were writable at once: {}", seen.proof));
-        }
-        if seen.most_writable == 0 {
-            faults.push("the poller saw no writable node at all, so it proves nothing".to_owned());
+        // None at all would say that the poller was blind, and proves nothing.
+        if seen.most_writable != most_writable {
+            faults.push(format!("at most {} nodes were writable at once, not {most_writable}: {}", seen.most_writable, seen.proof));
         }
         assert!(faults.is_empty(), "{}: {}\n{history}", self.name, faults.join("; "));
     }

@@ -60,7 +60,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "at most {} writable node in {} answers ({} writable lives)", self.most_writable, self.answers, self.lives)
+        write!(formatter, "{} writable at once at most, in {} answers of {} writable lives", self.most_writable, self.answers, self.lives)
     }
 }
 
@@ -95,12 +95,17 @@ impl WritablePoller {
         Self { seen, stop, threads }
     }
 
-    pub fn stop(mut self) -> Report {
-        self.end();
+    /// What the polling has shown so far.
+    pub fn report(&self) -> Report {
         let seen = self.seen.lock().unwrap();
         let spans: Vec<&Span> = seen.spans.values().collect();
         let (most_writable, proof) = overlap(&spans);
         Report { most_writable, proof, answers: seen.answers, lives: spans.len() }
+    }
+
+    pub fn stop(mut self) -> Report {
+        self.end();
+        self.report()
     }
 
     fn end(&mut self) {

@@ -62,12 +62,20 @@ impl fmt::Display for Report {
     }
 }
 
+/// What the writer is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Write,
+    Hold,
+    Stop,
+}
+
 /// Writes in a thread of its own until it is stopped.
 pub struct Writer {
     login: Login,
     run: String,
     rows: Arc<Mutex<Vec<Acknowledged>>>,
-    stop: watch::Sender<bool>,
+    order: watch::Sender<Order>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,14 +85,19 @@ impl Writer {
         let begun = Timestamp::now();
         let run = format!("{name} {begun}");
         let rows = Arc::new(Mutex::new(Vec::new()));
-        let (stop, stopped) = watch::channel(false);
+        let (order, orders) = watch::channel(Order::Write);
         block_on(make_table(login));
         let thread = std::thread::spawn({
             let (login, run, rows) = (login.clone(), run.clone(), Arc::clone(&rows));
             let first = begun.as_microsecond();
-            move || block_on(write(&login, &run, first, pace, &rows, stopped))
+            move || block_on(write(&login, &run, first, pace, &rows, orders))
         });
-        Self { login: login.clone(), run, rows, stop, thread: Some(thread) }
+        Self { login: login.clone(), run, rows, order, thread: Some(thread) }
+    }
+
+    /// From now on no row is written, until this is taken back.
+    pub fn hold(&self, hold: bool) {
+        self.order.send_replace(if hold { Order::Hold } else { Order::Write });
     }
 
     /// How many rows were acknowledged so far.
@@ -107,7 +120,7 @@ impl Writer {
     }
 
     fn end(&mut self) {
-        self.stop.send_replace(true);
+        self.order.send_replace(Order::Stop);
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
             && !std::thread::panicking()
@@ -170,13 +183,16 @@ where
     }
 }
 
-async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Vec<Acknowledged>>, mut stopped: watch::Receiver<bool>) {
+async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Vec<Acknowledged>>, orders: watch::Receiver<Order>) {
     let addresses = Addresses::of(login);
+    let (mut held, mut stopped) = (orders.clone(), orders);
     let mut id = first;
     let writing = async {
         loop {
             let (node, connection) = writable_connection(login, &addresses, pace.retry).await;
             loop {
+                // It fails only when the writer is gone, and then the stop below comes first.
+                let _ = held.wait_for(|order| *order != Order::Hold).await;
                 id += 1;
                 // An id is used once: what became of it when no acknowledgement came is not known, and not counted.
                 let insert = format!("BEGIN; INSERT INTO scenario_rows VALUES ({id}, '{run}'); COMMIT");
@@ -192,6 +208,6 @@ async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Ve
     };
     tokio::select! {
         () = writing => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
+        _ = stopped.wait_for(|order| *order == Order::Stop) => {}
     }
 }

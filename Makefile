@@ -62,7 +62,7 @@ check: ## The tests that need neither containers nor servers
 	$(call run_tests,--lib --bins --test integration,,)
 
 .PHONY: servers
-servers: build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
+servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
 	scripts/fetch-test-servers
 	$(call run_tests,--test servers,,)
 

@@ -9,7 +9,8 @@
 //! | `app` | [`web`] |
 //! | `postgres_promote`, `postgres_recovery_conf` | [`modules`] behind [`ansible_module`] |
 //!
-//! [`postgres`] knows one server and nothing of a cluster; [`record`] is the one file that says who is primary.
+//! [`postgres`] knows one server and nothing of a cluster; [`record`] is the one file that says who is primary; [`replace_file`] is how every file here is
+//! written.
 
 pub mod ansible_module;
 pub mod exit_code;
@@ -18,4 +19,5 @@ pub mod modules;
 pub mod node;
 pub mod postgres;
 pub mod record;
+pub mod replace_file;
 pub mod web;

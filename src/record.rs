@@ -7,13 +7,14 @@
 //! empty data directory may run `initdb` only while it is null, so that a lost volume can never be replaced by an empty database.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::replace_file;
 
 /// The record's layout that this program reads and writes. Any other number is refused.
 pub const RECORD_VERSION: u32 = 1;
@@ -325,28 +326,15 @@ impl RecordStore for RecordFile {
 
     fn save(&self, record: &Record) -> Result<(), RecordError> {
         let text = serde_json::to_string_pretty(record).map_err(io::Error::other);
-        text.and_then(|text| replace_file(&self.path, format!("{text}\n").as_bytes(), 0o644))
+        text.and_then(|text| replace_file::write(&self.path, format!("{text}\n").as_bytes()))
             .map_err(|source| RecordError::Unwritable { path: self.path.clone(), source })
     }
 }
 
-/// Replaces a file as a whole: temp file in the same folder, fsync, rename, fsync of the folder. `mode` is the new file's; the containers, which run as other
-/// users, must be able to read the record.
-///
-/// # Errors
-/// The first system call that failed; the old file is then still in place.
-pub fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut temporary = tempfile::Builder::new().prefix(".replacing-").tempfile_in(folder)?;
-    temporary.write_all(content)?;
-    temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const FIRST: &str = r#"{"version":1,"epoch":1,"primary":"pg-a","standby_eligible":false,"transition":null,"paused":null,"system_identifier":null,"failovers":[]}"#;
@@ -391,6 +379,9 @@ mod tests {
         let store = RecordFile::new(folder.path().join("cluster.json"));
         assert!(matches!(store.load(), Err(RecordError::Missing { .. })));
         let record = parse(FIRST).unwrap();
+        // As Ansible lays the first one down; each later one keeps the mode, since the containers read it as other users.
+        fs::write(folder.path().join("cluster.json"), FIRST).unwrap();
+        fs::set_permissions(folder.path().join("cluster.json"), fs::Permissions::from_mode(0o644)).unwrap();
         store.save(&record).unwrap();
         assert_eq!(store.load().unwrap(), record);
         let mode = fs::metadata(folder.path().join("cluster.json")).unwrap().permissions().mode();

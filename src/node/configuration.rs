@@ -9,7 +9,8 @@ use std::path::Path;
 use crate::postgres::conninfo::Conninfo;
 use crate::postgres::recovery_conf::RecoveryConf;
 use crate::postgres::settings_file::quote;
-use crate::record::{NodeName, replace_file};
+use crate::record::NodeName;
+use crate::replace_file;
 
 /// Role that streams; it can do nothing else.
 pub const REPLICATION_USER: &str = "understudy_replication";
@@ -50,14 +51,14 @@ wal_receiver_status_interval = '1s'
 /// The first system call that failed.
 pub fn write(data: &Path, database: &str, database_user: &str, extra_settings: &Path) -> io::Result<()> {
     let include = format!("include_if_exists = {}\n", quote(&extra_settings.to_string_lossy()));
-    replace_file(&data.join(SETTINGS_FILE), format!("{SETTINGS}{include}").as_bytes(), 0o600)?;
+    replace_file::write(&data.join(SETTINGS_FILE), format!("{SETTINGS}{include}").as_bytes())?;
     let main = data.join("postgresql.conf");
     let text = fs::read_to_string(&main)?;
     let line = format!("include_if_exists = '{SETTINGS_FILE}'");
     if !text.lines().any(|present| present == line) {
-        replace_file(&main, format!("{text}\n{line}\n").as_bytes(), 0o600)?;
+        replace_file::write(&main, format!("{text}\n{line}\n").as_bytes())?;
     }
-    replace_file(&data.join("pg_hba.conf"), access_rules(database, database_user).as_bytes(), 0o600)
+    replace_file::write(&data.join("pg_hba.conf"), access_rules(database, database_user).as_bytes())
 }
 
 /// `pg_hba.conf`. Only the pair's own network gets in over TCP (`samenet`), each role only where it belongs; the superuser only over the socket.
@@ -137,7 +138,7 @@ pub fn write_password_file(path: &Path, replication_password: &str, failover_pas
     let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     let line = |user: &str, password: &str| format!("*:*:*:{user}:{}\n", escaped(password));
     let text = line(REPLICATION_USER, replication_password) + &line(FAILOVER_USER, failover_password);
-    replace_file(path, text.as_bytes(), 0o600)
+    replace_file::write(path, text.as_bytes())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::plan::{DataDirectory, Noted};
 use crate::postgres::control_file;
-use crate::record::replace_file;
+use crate::replace_file;
 
 /// The role of a primary in the note.
 const LEADING: &str = "leads";
@@ -99,7 +99,7 @@ impl Volume {
     /// The first system call that failed.
     pub fn note(&self, Noted { epoch, leading }: Noted) -> io::Result<()> {
         let role = if leading { LEADING } else { "follows" };
-        replace_file(&self.epoch(), format!("{epoch} {role}\n").as_bytes(), 0o600)
+        replace_file::write(&self.epoch(), format!("{epoch} {role}\n").as_bytes())
     }
 
     /// Notes that the data directory is about to become a mixture, or is whole again.
@@ -108,7 +108,7 @@ impl Volume {
     /// The first system call that failed.
     pub fn note_rewinding(&self, rewinding: bool) -> io::Result<()> {
         if rewinding {
-            return replace_file(&self.rewinding(), b"", 0o600);
+            return replace_file::write(&self.rewinding(), b"");
         }
         match fs::remove_file(self.rewinding()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

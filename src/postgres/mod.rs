@@ -7,7 +7,6 @@ pub mod control_file;
 pub mod lsn;
 pub mod promote;
 pub mod recovery_conf;
-pub mod replace_file;
 pub mod settings_file;
 pub mod status;
 pub mod version;

@@ -27,9 +27,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::conninfo::Conninfo;
-use super::replace_file;
 use super::settings_file;
 use super::version::{MajorVersion, VersionError};
+use crate::replace_file;
 
 /// Where `ALTER SYSTEM` keeps its settings.
 const AUTO_CONF: &str = "postgresql.auto.conf";

@@ -21,3 +21,4 @@ pub mod postgres;
 pub mod record;
 pub mod replace_file;
 pub mod web;
+pub mod with_causes;

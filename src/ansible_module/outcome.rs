@@ -1,5 +1,6 @@
 //! What a module hands back, and the one JSON object that Ansible reads of it.
 
+use crate::with_causes::with_causes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -94,18 +95,4 @@ impl Answer {
         };
         Self { object: json!({ "failed": true, "changed": false, "msg": message }), failed: true }
     }
-}
-
-/// An error's words with those of its causes; errors here do not repeat their source.
-fn with_causes(error: &dyn ModuleError) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !words.ends_with(&text) {
-            words = format!("{words}: {text}");
-        }
-        cause = inner.source();
-    }
-    words
 }

@@ -18,6 +18,7 @@ use super::observation::{Observation, RuntimeView, ServerView};
 use super::pass::{Checker, Look, Pass, needs_a_person};
 use super::report::{self, Report};
 use super::settings::Settings;
+use super::words::in_one_line;
 use crate::exit_code::ExitCode;
 use crate::record::{NodeName, Pause, Record, RecordStore, TransitionKind};
 
@@ -202,13 +203,13 @@ fn after_pass(pass: Pass) -> Result<(Report, ExitCode), Error> {
     let decision = &look.decision;
     let text = format!(
         "observed: {}\ndecided: {} {}: {}\nacted: {outcome}",
-        report::in_one_line(&look.seen),
+        in_one_line(&look.seen),
         decision.rule.id,
         decision.action.name(),
         decision.reason
     );
     let json = json!({
-        "observed": report::in_one_line(&look.seen),
+        "observed": in_one_line(&look.seen),
         "rule": decision.rule.id,
         "action": decision.action.name(),
         "because": decision.reason.to_string(),

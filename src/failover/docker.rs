@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 
 use super::observation::InsideView;
 use super::runtime::{ContainerState, Runtime, RuntimeError};
+use crate::with_causes::with_causes;
 
 /// Longest wait for an answer of the Engine to a question. It answers in milliseconds, and holds a question back while it changes that container.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -249,20 +250,6 @@ impl Failure {
             Self::Silent(why) => RuntimeError::Silent(why),
         }
     }
-}
-
-/// An error's words with those of its causes: bollard's `Display` often names only the outermost.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_words = inner.to_string();
-        if !words.contains(&inner_words) {
-            words = format!("{words}: {inner_words}");
-        }
-        cause = inner.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -7,6 +7,16 @@
 //!   app ─────┤            └────────────┘  (pure)    └──────────┘           │
 //!   memory ──┘                                                            └─► events.jsonl
 //! ```
+//!
+//! | where | what |
+//! | --- | --- |
+//! | [`observation`], [`observe`] | what can be seen, and looking at it |
+//! | [`decision`], [`decide`] | what can be decided, and the rules; a new rule goes here |
+//! | [`act`] | the steps of a failover and of healing |
+//! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
+//! | [`runtime`], [`docker`], [`servers`] | the traits behind which the containers and the servers lie, and what stands there today |
+//! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
+//! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
 pub mod act;
 pub mod clock;
@@ -25,3 +35,4 @@ pub mod report;
 pub mod runtime;
 pub mod servers;
 pub mod settings;
+pub mod words;

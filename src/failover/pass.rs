@@ -20,6 +20,7 @@ use super::observation::{AppView, Observation, ServerView};
 use super::observe::{HttpApp, observe};
 use super::servers::PairServers;
 use super::settings::Settings;
+use super::words::in_one_line;
 use crate::record::{Record, RecordFile, RecordStore};
 use futures_util::StreamExt;
 
@@ -162,7 +163,7 @@ impl Checker {
         }
         memory.last_rule = Some(decision.rule.id.to_owned());
         let words = format!("decided: {} {}: {}", decision.rule.id, decision.action.name(), decision.reason);
-        log::info!("observed: {}", super::report::in_one_line(seen));
+        log::info!("observed: {}", in_one_line(seen));
         if needs_a_person(decision) {
             log::warn!("{words}")
         } else {

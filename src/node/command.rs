@@ -1,8 +1,6 @@
 //! The command line of `postgres-node`, and the way from the plan to a running server.
 
 use std::convert::Infallible;
-use std::fs;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,14 +10,15 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use super::configuration;
+use super::error::NodeError;
 use super::follow::{Upstream, address_of, drop_own_slots};
 use super::initialise::initialise;
-use super::plan::{Noted, Plan, Refusal, plan};
+use super::plan::{Noted, Plan, plan};
 use super::probe::probe;
+use super::secrets::Secrets;
 use super::volume::Volume;
-use crate::postgres::conninfo::ConninfoError;
-use crate::postgres::recovery_conf::{RecoveryConf, RecoveryConfError};
-use crate::record::{NodeName, RecordError, RecordFile, RecordStore};
+use crate::postgres::recovery_conf::RecoveryConf;
+use crate::record::{NodeName, RecordFile, RecordStore};
 
 /// Where the server's socket and the password file are: a tmpfs of the container.
 const RUN_DIRECTORY: &str = "/run/postgresql";
@@ -90,79 +89,6 @@ struct RunArguments {
     extra_settings: PathBuf,
 }
 
-/// The passwords, read from files that only root and this container can read.
-pub struct Secrets {
-    /// Of the app's role.
-    pub database: String,
-    /// Of the role that streams.
-    pub replication: String,
-    /// Of failover-check's role.
-    pub failover: String,
-}
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The record could not be read.
-    #[error("{0}; try: {remedy}", remedy = .0.remedy())]
-    Record(#[from] RecordError),
-    /// By the record and the volume it must not.
-    #[error("not starting: {0}")]
-    Refused(Refusal),
-    /// A file of the volume, or a secret, could not be used.
-    #[error("cannot use '{}': {source}", path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A secret is empty.
-    #[error("the secret '{}' is empty; try: lay the installation down again with playbooks/run_containers.yml", .0.display())]
-    EmptySecret(PathBuf),
-    /// A program of PostgreSQL failed; its own words stand above in the log.
-    #[error("{program} failed: {how}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// How.
-        how: String,
-    },
-    /// The new cluster's server refused a statement.
-    #[error("cannot make the roles and the database: {0}")]
-    Database(String),
-    /// The primary could not be asked.
-    #[error("cannot ask the primary: {0}")]
-    Primary(String),
-    /// There is no room for a copy of the primary's data.
-    #[error(
-        "no room for a copy of the primary's data: {needed} bytes are needed and {free} are free; try: make room on the disk of this volume"
-    )]
-    NoRoom {
-        /// Bytes.
-        needed: u64,
-        /// Bytes.
-        free: u64,
-    },
-    /// A connection string could not be made.
-    #[error(transparent)]
-    Conninfo(#[from] ConninfoError),
-    /// The recovery settings could not be written.
-    #[error(transparent)]
-    RecoveryConf(#[from] RecoveryConfError),
-    /// The signals that end a container could not be listened to.
-    #[error("cannot listen to signals: {0}")]
-    Signals(io::Error),
-}
-
-impl NodeError {
-    /// For `map_err` on what was done to `path`.
-    pub fn file(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::File { path: path.clone(), source }
-    }
-}
-
 /// What a command that does not become postgres has to say.
 pub struct Said {
     /// For standard output.
@@ -210,7 +136,7 @@ impl RunArguments {
         }
         // Left by an attempt that was interrupted; it may fill the disk.
         volume.clear_incoming().map_err(&in_volume)?;
-        let secrets = self.read_secrets()?;
+        let secrets = Secrets::read(&self.secrets)?;
         let password_file = Path::new(RUN_DIRECTORY).join(".pgpass");
         configuration::write_password_file(&password_file, &secrets.replication, &secrets.failover)
             .map_err(NodeError::file(&password_file))?;
@@ -297,20 +223,6 @@ impl RunArguments {
         configuration::write(data, &self.database, &self.database_user, &self.extra_settings).map_err(NodeError::file(data))?;
         Ok(recovery.plan(data)?.apply()?)
     }
-
-    fn read_secrets(&self) -> Result<Secrets, NodeError> {
-        let read = |name: &str| {
-            let path = self.secrets.join(name);
-            let text = fs::read_to_string(&path).map_err(NodeError::file(&path))?;
-            let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
-            if text.is_empty() { Err(NodeError::EmptySecret(path)) } else { Ok(text) }
-        };
-        Ok(Secrets {
-            database: read("database_password")?,
-            replication: read("replication_password")?,
-            failover: read("failover_password")?,
-        })
-    }
 }
 
 /// Process 1 of a container ignores every signal that it does not handle, so that `docker stop` would wait out its whole grace while a base backup runs.
@@ -330,16 +242,4 @@ fn end_on_signals() -> Result<(), NodeError> {
         std::process::exit(0);
     });
     Ok(())
-}
-
-/// Runs a program of PostgreSQL; what it prints goes to the container's log.
-///
-/// # Errors
-/// [`NodeError::Program`] when it cannot be started or fails.
-pub fn run(command: &mut Command, program: &'static str) -> Result<(), NodeError> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(NodeError::Program { program, how: status.to_string() }),
-        Err(error) => Err(NodeError::Program { program, how: error.to_string() }),
-    }
 }

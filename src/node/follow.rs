@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use super::command::{NodeError, Secrets, run};
 use super::configuration::{FAILOVER_USER, REPLICATION_USER};
+use super::error::NodeError;
+use super::program::run;
+use super::secrets::Secrets;
 use super::volume::Volume;
 use crate::postgres::conninfo::Conninfo;
 use crate::record::NodeName;

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 
-use super::command::{NodeError, Secrets, run};
 use super::configuration::{FAILOVER_USER, REPLICATION_USER};
+use super::error::NodeError;
+use super::program::run;
+use super::secrets::Secrets;
 
 /// How long the new server may take to answer; it has next to nothing to do.
 const START_LIMIT: Duration = Duration::from_secs(60);

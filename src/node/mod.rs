@@ -13,8 +13,11 @@
 
 pub mod command;
 pub mod configuration;
+pub mod error;
 pub mod follow;
 pub mod initialise;
 pub mod plan;
 pub mod probe;
+pub mod program;
+pub mod secrets;
 pub mod volume;

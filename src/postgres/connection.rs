@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::with_causes::with_causes;
+
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
@@ -90,20 +92,6 @@ impl From<tokio_postgres::Error> for ServerError {
             None => Self::Unreachable(with_causes(&error)),
         }
     }
-}
-
-/// An error's words with those of its causes, since the driver's own `Display` leaves them out.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_words = inner.to_string();
-        if !words.contains(&inner_words) {
-            words = format!("{words}: {inner_words}");
-        }
-        cause = inner.source();
-    }
-    words
 }
 
 /// Runs `work` and gives it up after `deadline`.

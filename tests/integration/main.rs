@@ -15,3 +15,6 @@ mod failover_flow;
 
 // The README agrees with the programs, the playbooks and the Makefile.
 mod readme;
+
+// `failover-check` as a program: what it says to bad input, and how it ends.
+mod failover_check;

@@ -11,7 +11,8 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    EventsOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
+    EventsOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, RestartContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
@@ -111,6 +112,20 @@ impl Engine {
         }
     }
 
+    /// A container that is gone by its name may run on under another (`docker rename`), and a second one may have been started on the node's data. The volume,
+    /// which is named like the container, tells: while any container runs with it, the node counts as running, out of reach, and nothing is promoted.
+    async fn unless_its_volume_is_in_use(&self, container: &str, state: ContainerState) -> Result<ContainerState, RuntimeError> {
+        let filters = std::collections::HashMap::from([("volume".to_owned(), vec![container.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let doing = "list the containers on the volume of";
+        let listed = self.ask(container, doing, ANSWER, async |docker| docker.list_containers(Some(options)).await).await;
+        match listed {
+            Ok(running) if running.is_empty() => Ok(state),
+            Ok(_) => Ok(ContainerState::Running { address: None, paused: false, restarts: false }),
+            Err(failure) => Err(failure.into_error(container, doing)),
+        }
+    }
+
     /// Starts a program of the node's image inside the container.
     async fn begin(docker: &Docker, container: &str, command: &[&str]) -> Result<(String, StartExecResults), Error> {
         let options =
@@ -145,8 +160,16 @@ impl Engine {
 impl Runtime for Engine {
     async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
         match self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await {
-            Ok(found) => read_state(found).map_err(|why| RuntimeError::Refused { container: container.to_owned(), doing: "inspect", why }),
-            Err(Failure::Status(404, _)) => Ok(ContainerState::Missing),
+            Ok(found) => {
+                let state =
+                    read_state(found).map_err(|why| RuntimeError::Refused { container: container.to_owned(), doing: "inspect", why })?;
+                if matches!(state, ContainerState::Running { .. }) {
+                    Ok(state)
+                } else {
+                    self.unless_its_volume_is_in_use(container, state).await
+                }
+            }
+            Err(Failure::Status(404, _)) => self.unless_its_volume_is_in_use(container, ContainerState::Missing).await,
             Err(failure) => Err(failure.into_error(container, "inspect")),
         }
     }

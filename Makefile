@@ -39,6 +39,10 @@ setup: .venv/requirements ## Make the virtual environment with Ansible and the l
 .venv/requirements: ansible-requirements.txt
 	@scripts/make-virtual-environment
 
+.PHONY: engine
+engine: setup # A Docker Engine where none runs; the tests look for what an interrupted run left before they lay anything down
+	@$(playbook) playbooks/docker_engine.yml
+
 .PHONY: build
 build: ## Build the release programs, and put the two modules where Ansible looks for them
 	cargo build --release --locked --bins
@@ -67,17 +71,17 @@ servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 a
 	$(call run_tests,--test servers,,)
 
 .PHONY: playbooks
-playbooks: setup build ## The playbooks on this machine, in an installation of their own
+playbooks: setup engine build ## The playbooks on this machine, in an installation of their own
 	@scripts/preflight tests/playbooks/installation.yml
 	.venv/bin/python tests/playbooks/run
 
 .PHONY: scenarios
-scenarios: setup build ## Kill, freeze, cut and remove things of a test installation beside a real one
+scenarios: setup engine build ## Kill, freeze, cut and remove things of a test installation beside a real one
 	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run
 
 .PHONY: measure
-measure: setup build ## From the kill of a primary to the first acknowledged write, with the time of each step
+measure: setup engine build ## From the kill of a primary to the first acknowledged write, with the time of each step
 	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run measure
 

@@ -1,7 +1,7 @@
 //! From what was seen to what is to be done. Pure: no clock, no file, no socket, no container; the time and every threshold are inputs.
 //!
 //! The rules are ordered; the first that matches decides, and the last refuses whatever no other knows. Each has a stable number that logs and
-//! documents quote. The whole table over the small space of inputs is a reviewed file: `tests/integration/snapshots/decision_table.txt`.
+//! documents quote. The whole table over the small space of inputs is a reviewed file: `tests/integration/snapshots/decision_table.snap`.
 //!
 //! A probe that failed can lead to waiting or refusing. It leads to a failover in three cases only, and in each the old primary is fenced and
 //! verified stopped by [`super::act`] before anything is promoted: silent for the whole threshold with the witness inside dead too (R230),

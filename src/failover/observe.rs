@@ -74,9 +74,8 @@ pub async fn observe(
     let app_is_asked = matches!(primary_state, Ok(ContainerState::Running { .. }));
     let app =
         async { if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary is not known to run".to_owned()) } };
-    let witness = suspicious;
     let (primary, standby, app) = tokio::join!(
-        look(settings, runtime, servers, primary, primary_state, Some(witness)),
+        look(settings, runtime, servers, primary, primary_state, Some(suspicious)),
         look(settings, runtime, servers, standby, standby_state, None),
         app
     );

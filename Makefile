@@ -73,7 +73,7 @@ servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 a
 .PHONY: playbooks
 playbooks: setup engine build ## The playbooks on this machine, in an installation of their own
 	@scripts/preflight tests/playbooks/installation.yml
-	.venv/bin/python tests/playbooks/run
+	.venv/bin/python tests/playbooks/run local
 
 .PHONY: scenarios
 scenarios: setup engine build ## Kill, freeze, cut and remove things of a test installation beside a real one

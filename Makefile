@@ -85,6 +85,14 @@ measure: setup engine build ## From the kill of a primary to the first acknowled
 	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run measure
 
+.PHONY: rehearsal-image
+rehearsal-image: engine # The image of a host with systemd and sshd, for the rehearsal and for test-host
+	@scripts/make-rehearsal-image
+
+.PHONY: test-host
+test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
+	.venv/bin/python tests/playbooks/run host
+
 ##@ Leave it
 .PHONY: clean
 clean: ## Remove what was built and fetched in this folder; installations stay as they are

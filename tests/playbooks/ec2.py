@@ -17,8 +17,9 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
 from moto import ARM_IMAGE, NEWEST_IMAGE, OLDER_IMAGE, REGION, Moto
-from support import ROOT, Play, Suite, expect
+from support import ROOT, Failed, Play, Suite, expect
 
 NAME = "understudy"
 ADDRESS = "127.77.0.10"
@@ -206,7 +207,7 @@ def refused(action):
 
 
 def refusals():
-    """What is given, and what is said. Two of them are no variables: `environment` is the shell's, `fails` what AWS answers to an action."""
+    """What is given, and what is said. Two of them are no variables: `role` is not the launch's, `fails` what AWS answers to an action."""
     return {
         "no credentials": ({"environment": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}}, "no credentials: AWS answered "),
         "credentials that AWS does not know": ({"fails": {"GetCallerIdentity": ("InvalidClientTokenId", "The security token is invalid.")}},
@@ -215,7 +216,6 @@ def refusals():
                                      "credentials expired: "),
         "a profile beside keys": ({"environment": {"AWS_PROFILE": "work"}}, "two kinds of credentials: "),
         "no region": ({"understudy_ec2_region": ""}, "impossible region: ''; try: understudy_ec2_region in variables/target.yml"),
-        "another region than the inventory's": ({"understudy_ec2_region": "eu-central-1", "environment": {"ANSIBLE_INVENTORY": "inventory/aws_ec2.yml"}}, "two regions: understudy_ec2_region in variables/target.yml"),
         "a region that is none": ({"understudy_ec2_region": "us-esat-1", "environment": {"AWS_REGION": "us-esat-1"}},
                                   "no usable answer: AWS answered "),
         "an impossible name": ({"understudy_ec2_name": "under*"}, "impossible Name tag: 'under*'; try: understudy_ec2_name in variables/target.yml"),
@@ -260,29 +260,81 @@ def refusals():
         "no permission to look": ({"fails": refused("DescribeInstances")},
                                   "not allowed: ec2:DescribeInstances: AWS answered "),
         "no permission to make the group": ({"fails": refused("CreateSecurityGroup")},
-                                            "not allowed: ec2:CreateSecurityGroup: AWS answered "),
+                                            "to the attempt to have the security group; try: roles/ec2_account/files/iam-policy.json"),
         "no permission to launch": ({"fails": refused("RunInstances"), "understudy_ec2_security_group_ids": [account.group]},
                                     "try: give these credentials what roles/ec2_account/files/iam-policy.json allows (ec2:RunInstances is missing"),
         "a quota": ({"fails": {"RunInstances": ("VcpuLimitExceeded", "You have requested more vCPU capacity than your current limit of 1 allows.")},
-                     "understudy_ec2_security_group_ids": [account.group]}, "quota reached: AWS answered 'run_instances"),
+                     "understudy_ec2_security_group_ids": [account.group]}, "quota reached: AWS answered 'Failed to run instances: "),
+        "an action that there is not": ({"role": "manage", "understudy_ec2_action": "destroy"},
+                                        "impossible action: understudy_ec2_action is 'destroy'; try: -e understudy_ec2_action=start, stop or restart"),
+        "no action": ({"role": "manage"}, "impossible action: understudy_ec2_action is ''; try: "),
+        "a name that nothing has": ({"role": "manage", "understudy_ec2_action": "stop", "understudy_ec2_name": "nobody"},
+                                    f"no instance: nothing in {REGION} is called 'nobody' and has the tag managed_by=understudy; try: "),
+        "the name of what is not ours": ({"role": "manage", "understudy_ec2_action": "stop", "understudy_ec2_name": "name-taken"},
+                                         f"({account.stranger} has the name only); try: "),
+        "an end without the name": ({"role": "terminate"}, "not confirmed: '' is not the Name tag 'understudy' (understudy_ec2_name in"),
+        "an end with another name": ({"role": "terminate", "understudy_ec2_confirm_name": "understudi"}, "so nothing was changed; try: type that name"),
+        "an end that is not allowed": ({"role": "terminate", "understudy_ec2_name": "neighbour", "understudy_ec2_confirm_name": "neighbour",
+                                        "fails": refused("TerminateInstances")}, "not allowed: ec2:TerminateInstances: AWS answered "),
+        "an end that is ruled out": ({"role": "terminate", "understudy_ec2_name": "neighbour", "understudy_ec2_confirm_name": "neighbour", "fails": {
+            "TerminateInstances": ("OperationNotPermitted", "The instance may not be terminated. Modify its disableApiTermination attribute.")}},
+            "protected: AWS answered "),
     }
+
+
+
+
+def roles_with(cases):
+    """The roles with the values of many cases in one run of Ansible, each a host of its own: what every host said last, and how many changed."""
+    defaults = yaml.safe_load((ROOT / "playbooks/group_vars/all.yml").read_text())
+    hosts = {}
+    for number, (given, _) in enumerate(cases):
+        given = dict(given)
+        shell = dict(moto.environment)
+        if "fails" in given:
+            shell.update(Between(fails=given.pop("fails")).environment)
+        shell.update(given.pop("environment", {}))
+        hosts[f"case{number}"] = {**values(**given), "case_environment": shell, "case_role": f"{given.pop('role', 'launch')}_ec2_instance"}
+    everywhere = {**defaults, "ansible_connection": "local", "ansible_python_interpreter": str(ROOT / ".venv/bin/python")}
+    (folder / "cases.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": everywhere}}))
+    (folder / "refuse.yml").write_text(yaml.safe_dump([{
+        "hosts": "all", "gather_facts": False, "environment": "{{ case_environment }}",
+        "tasks": [{"ansible.builtin.include_role": {"name": "{{ case_role }}"}}]}]))
+    done = subprocess.run([".venv/bin/ansible-playbook", "-i", str(folder / "cases.yml"), str(folder / "refuse.yml")], cwd=ROOT, text=True,
+                          env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_FORKS": "4", "ANSIBLE_DEPRECATION_WARNINGS": "False"},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        told = json.loads(done.stdout[done.stdout.index("{"):done.stdout.rindex("}") + 1])
+    except ValueError:
+        raise Failed(f"the run of all cases is not understood\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}") from None
+    said = {host: "" for host in hosts}
+    for task in (task for each in told["plays"] for task in each["tasks"]):
+        for host, result in task["hosts"].items():
+            if result.get("failed"):
+                said[host] = next((each["msg"] for each in result.get("results", []) if each.get("failed")), result.get("msg", ""))
+    return [(said[host], told["stats"][host]["changed"]) for host in hosts]
 
 
 @suite.check
 def bad_input_is_refused_before_anything_is_created():
+    before, table = account.traces(), refusals()
+    for (name, (_, message)), (said, changed) in zip(table.items(), roles_with(table.values())):
+        expect(message in said and "\n" not in said.strip(), f"{name}: the refusal should say in one line '{message}'", said)
+        expect("; try: " in said or "; try in " in said, f"{name}: the refusal should have a remedy", said)
+        expect(changed == 0, f"{name}: a refusal changes nothing", changed)
+    expect(account.traces() == before, "nothing should exist after a refusal", sorted(set(account.traces()) ^ set(before)))
+
+
+@suite.check
+def the_playbook_refuses_as_well():
     before = account.traces()
-
-    def refuse(item):
-        name, (given, message) = item
-        given = dict(given)
-        # With the inventory that asks AWS nothing: what is refused is refused by the playbook.
-        environment = {"ANSIBLE_INVENTORY": "inventory/local.yml", **given.pop("environment", {})}
-        if "fails" in given:
-            environment.update(Between(fails=given.pop("fails")).environment)
-        launch(environment=environment, **given).refused(message)
-        print(f"    {name}", flush=True)
-
-    in_pairs(refuse, refusals().items())
+    no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "ANSIBLE_INVENTORY": "inventory/local.yml"}
+    in_pairs(lambda refuse: refuse(), [
+        lambda: launch(environment=no_keys).refused("no credentials: AWS answered "),
+        lambda: launch(understudy_ec2_region="eu-central-1").refused("two regions: understudy_ec2_region in variables/target.yml is 'eu-central-1'"),
+        lambda: launch(understudy_ec2_private_key_file=str(folder / "open-key")).refused(f"has mode 0644; try: chmod 600 {folder}/open-key"),
+        lambda: launch("--check", understudy_ec2_subnet_id="subnet-0123456789abcdef0").refused("unknown subnet: 'subnet-0123456789abcdef0' is not in "),
+    ])
     expect(account.traces() == before, "nothing should exist after a refusal", sorted(set(account.traces()) ^ set(before)))
 
 
@@ -459,18 +511,6 @@ def it_is_stopped_and_started_and_restarted():
     began = account.instances()[0]["LaunchTime"]
     manage("restart").succeeded(changed=2)
     expect(state() == ["running"] and account.instances()[0]["LaunchTime"] > began, "it should have been stopped and started", account.instances())
-
-
-@suite.check
-def nothing_but_ours_is_managed():
-    before = account.traces()
-    in_pairs(lambda refuse: refuse(), [
-        lambda: manage("destroy").refused("impossible action: understudy_ec2_action is 'destroy'; try: "),
-        lambda: manage("").refused("impossible action: understudy_ec2_action is ''; try: "),
-        lambda: manage("stop", understudy_ec2_name="nobody").refused(f"no instance: nothing in {REGION} is called 'nobody' and has the tag"),
-        lambda: manage("stop", understudy_ec2_name="name-taken").refused(f"({account.stranger} has the name only); try: "),
-    ])
-    expect(account.traces() == before, "a refusal changes nothing", sorted(set(account.traces()) ^ set(before)))
 
 
 # --- Two at once ------------------------------------------------------------------------------------------------------

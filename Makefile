@@ -28,6 +28,19 @@ status: setup ## Show who is primary, how the standby follows, and what failover
 down: setup ## Take the containers and the schedule away; data, record and secrets stay for the next `make up`
 	$(playbook) playbooks/remove_containers.yml $(ARGS)
 
+##@ Rehearse it
+# Another provider than a container: make rehearse VAGRANT_PROVIDER=virtualbox
+VAGRANT_PROVIDER ?= docker
+export VAGRANT_PROVIDER
+
+.PHONY: rehearse
+rehearse: setup build $(if $(filter docker,$(VAGRANT_PROVIDER)),rehearsal-image) ## A machine by Vagrant, the playbooks, a killed primary, the failover, a report
+	@scripts/rehearse
+
+.PHONY: rehearse-down
+rehearse-down: ## Take the rehearsal's machine away, with its data; image and key stay
+	@scripts/rehearse down
+
 ##@ Make it
 .PHONY: preflight
 preflight: # Whether `make up` can work at all, asked before anything changes
@@ -98,6 +111,10 @@ rehearsal-image: engine # The image of a host with systemd and sshd, for the reh
 test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
 	.venv/bin/python tests/playbooks/run host
 
+.PHONY: test-rehearsal
+test-rehearsal: setup engine build rehearsal-image ## Vagrant with a container: up, provision, reload, halt, a failover, destroy
+	.venv/bin/python tests/playbooks/run rehearsal
+
 ##@ Leave it
 .PHONY: clean
 clean: ## Remove what was built and fetched in this folder; installations stay as they are
@@ -105,5 +122,5 @@ clean: ## Remove what was built and fetched in this folder; installations stay a
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN { FS = ":.*## " } /^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo; echo "  ARGS='...' passes more to ansible-playbook, for example ARGS='-e understudy_app_port=8080'"

@@ -85,7 +85,7 @@ servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 a
 
 .PHONY: ec2
 ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
-	@scripts/make-moto-environment
+	@scripts/make-test-environment moto
 	.venv/bin/python tests/playbooks/run ec2
 
 .PHONY: playbooks
@@ -109,6 +109,8 @@ rehearsal-image: engine # The image of a host with systemd and sshd, for the reh
 
 .PHONY: test-host
 test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
+	@scripts/make-test-environment moto
+	@scripts/make-test-environment oldest-ansible
 	.venv/bin/python tests/playbooks/run host
 
 .PHONY: test-rehearsal

@@ -53,7 +53,7 @@ class Moto:
         self._recording.touch()
         program = ROOT / ".cache/moto/bin/moto_server"
         if not program.exists():
-            raise Failed(f"'{program}' is missing; try: scripts/make-moto-environment")
+            raise Failed(f"'{program}' is missing; try: scripts/make-test-environment moto")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         # 127.0.0.1, since boto3 would make host names of buckets from `localhost`.

@@ -1,5 +1,6 @@
 """A server that answers like EC2's API, for as long as a suite runs: no AWS, no internet, and everything that was asked of it is known."""
 
+import atexit
 import base64
 import json
 import os
@@ -60,6 +61,7 @@ class Moto:
         self.url = f"http://127.0.0.1:{port}"
         environment = {**os.environ, "MOTO_AMIS_PATH": str(self._folder / "images.json"), "MOTO_ENABLE_RECORDING": "yes",
                        "MOTO_RECORDER_FILEPATH": str(self._recording)}
+        atexit.register(self.stop)
         with open(self._folder / "log", "wb") as log:
             self._server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], cwd=self._folder, env=environment,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -74,6 +76,8 @@ class Moto:
                 time.sleep(0.1)
 
     def stop(self):
+        """Called at the end of the process as well, however it ends: a second call finds nothing to do."""
+        atexit.unregister(self.stop)
         self._server.terminate()
         self._server.wait()
         shutil.rmtree(self._folder)

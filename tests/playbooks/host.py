@@ -243,11 +243,19 @@ def an_inventory_without_the_host_is_refused():
 
 
 @suite.check
-def a_host_that_does_not_let_ansible_in_is_reported():
-    # A key that this host does not know.
+def a_key_that_the_host_does_not_know_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/key")
-        play("configure_instance", "-e", "target_hosts_ssh_seconds=5", key=f"{folder}/key").refused(f"' at '{ADDRESS}' did not let Ansible in within 5 s")
+        play("configure_instance", key=f"{folder}/key").refused(f"' at '{ADDRESS}' does not take the key for the user 'admin'; try: --private-key")
+
+
+@suite.check
+def a_host_that_does_not_answer_is_reported():
+    run("docker", "pause", NAME)
+    try:
+        play("configure_instance", "-e", "target_hosts_ssh_seconds=3").refused(f"' at '{ADDRESS}' did not let Ansible in within 3 s")
+    finally:
+        run("docker", "unpause", NAME)
 
 
 @suite.check

@@ -145,7 +145,8 @@ def there_is_nothing_to_take_away_twice():
 
 
 @suite.check
-def every_provider_has_a_valid_configuration():
+def the_vagrantfile_is_valid():
+    # Without VirtualBox on this machine its own settings cannot be validated, the rest can.
     for provider in ("virtualbox", "docker"):
         said = vagrant("validate", "--ignore-provider", VAGRANT_DEFAULT_PROVIDER=provider)
         expect("validated successfully" in said, f"the Vagrantfile should be valid for {provider}", said)

@@ -63,7 +63,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: lint check servers playbooks scenarios ## Every check there is (half an hour on two cores)
+test: lint check servers ec2 playbooks scenarios ## Every check there is (half an hour on two cores)
 
 .PHONY: lint
 lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
@@ -82,6 +82,11 @@ check: ## The tests that need neither containers nor servers
 servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
 	scripts/fetch-test-servers
 	$(call run_tests,--test servers,,)
+
+.PHONY: ec2
+ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
+	@scripts/make-test-environment moto
+	.venv/bin/python tests/playbooks/run ec2
 
 .PHONY: playbooks
 playbooks: setup engine build ## The playbooks on this machine, in an installation of their own
@@ -104,6 +109,8 @@ rehearsal-image: engine # The image of a host with systemd and sshd, for the reh
 
 .PHONY: test-host
 test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
+	@scripts/make-test-environment moto
+	@scripts/make-test-environment oldest-ansible
 	.venv/bin/python tests/playbooks/run host
 
 .PHONY: test-rehearsal

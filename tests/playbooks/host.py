@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import yaml
-from moto import Moto
+from moto import REGION, Moto
 from support import ROOT, Failed, Play, Suite, expect, run
 
 NAME = "understudy-host"  # of the container, its network and its volume
@@ -35,15 +35,15 @@ class World:
     peak_memory = 0  # bytes that processes and tmpfs of the host took at most; pages of files not counted
 
     def start(self):
-        self.moto = Moto()
-        ec2 = self.moto.client("ec2")
+        self.moto = Moto().start()
+        ec2 = self.moto.client()
         vpc = ec2.create_vpc(CidrBlock=SUBNET)["Vpc"]["VpcId"]
         subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=SUBNET)["Subnet"]["SubnetId"]
         ec2.import_key_pair(KeyName="rehearsal", PublicKeyMaterial=KEY.with_suffix(".pub").read_bytes())
         values = {
             "understudy_ec2_name": NAME, "understudy_ec2_subnet_id": subnet, "understudy_ec2_private_address": ADDRESS,
             "understudy_ec2_public_address": False, "understudy_ec2_key_pair": "rehearsal", "understudy_ec2_private_key_file": str(KEY),
-            "understudy_ec2_ssh_from": [SUBNET], "understudy_ec2_app_from": [SUBNET], "understudy_ec2_region": self.moto.region,
+            "understudy_ec2_ssh_from": [SUBNET], "understudy_ec2_app_from": [SUBNET], "understudy_ec2_region": REGION,
             "understudy_ec2_ssh_seconds": 60,
         }
         self.variables = tempfile.NamedTemporaryFile("w", suffix=".yml")
@@ -209,7 +209,7 @@ def a_launch_waits_for_the_hosts_ssh():
     launched = threading.Event()
 
     def boot_when_launched():
-        ec2 = world.moto.client("ec2")
+        ec2 = world.moto.client()
         until("an instance", 60, lambda: ec2.describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])["Reservations"])
         time.sleep(3)  # longer than the launch needs to its first look at the port
         launched.set()
@@ -247,7 +247,7 @@ def a_host_that_does_not_let_ansible_in_is_reported():
     # A key that this host does not know.
     with tempfile.TemporaryDirectory() as folder:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/key")
-        play("configure_instance", "-e", "target_hosts_ssh_seconds=5", key=f"{folder}/key").refused(f"no SSH: '{NAME}' at '{ADDRESS}'")
+        play("configure_instance", "-e", "target_hosts_ssh_seconds=5", key=f"{folder}/key").refused(f"' at '{ADDRESS}' did not let Ansible in within 5 s")
 
 
 @suite.check
@@ -266,7 +266,8 @@ def a_host_that_is_not_debian_is_refused():
 @suite.check
 def run_containers_before_configure_instance_is_refused():
     before = state_of_the_host()
-    lay_down().refused(f"host not configured: no Docker Engine answers on '{NAME}'; try: playbooks/configure_instance.yml")
+    refusal = lay_down().refused(f"host not configured: no Docker Engine answers on '{NAME}-i-")
+    expect("try: playbooks/configure_instance.yml" in re.sub(r"\s+", " ", refusal.output), "it should say what to do", refusal.output)
     expect(state_of_the_host() == before, "a refusal should change nothing")
 
 
@@ -423,6 +424,6 @@ def a_removal_with_the_data_leaves_nothing_on_the_host():
 @suite.check
 def the_instance_is_terminated():
     play("terminate_ec2_instance", "-e", f"understudy_ec2_confirm_name={NAME}", key=None).succeeded()
-    states = [i["State"]["Name"] for r in world.moto.client("ec2").describe_instances()["Reservations"] for i in r["Instances"]]
+    states = [i["State"]["Name"] for r in world.moto.client().describe_instances()["Reservations"] for i in r["Instances"]]
     expect(set(states) <= {"terminated"}, "the instance should be terminated", states)
     play("configure_instance").refused("no host: group 'understudy' is empty in ")

@@ -73,6 +73,11 @@ def volumes():
 volumes_before = set()
 
 
+def begin():
+    run("scripts/rehearse", "install")
+    remove()
+
+
 def remove():
     write_variables()
     run("scripts/rehearse", "down", environment=ENVIRONMENT)
@@ -82,7 +87,7 @@ def explain():
     return on_machine("failover-check history --limit 40; systemctl --failed; journalctl --no-pager --lines 40", may_fail=True)
 
 
-suite = Suite(before=remove, after=remove, explain=explain)
+suite = Suite(before=begin, after=remove, explain=explain)
 
 
 @contextmanager

@@ -73,6 +73,11 @@ def volumes():
 volumes_before = set()
 
 
+def begin():
+    run("scripts/rehearse", "install")
+    remove()
+
+
 def remove():
     write_variables()
     run("scripts/rehearse", "down", environment=ENVIRONMENT)
@@ -82,7 +87,7 @@ def explain():
     return on_machine("failover-check history --limit 40; systemctl --failed; journalctl --no-pager --lines 40", may_fail=True)
 
 
-suite = Suite(before=remove, after=remove, explain=explain)
+suite = Suite(before=begin, after=remove, explain=explain)
 
 
 @contextmanager
@@ -145,7 +150,8 @@ def there_is_nothing_to_take_away_twice():
 
 
 @suite.check
-def every_provider_has_a_valid_configuration():
+def the_vagrantfile_is_valid():
+    # Without VirtualBox on this machine its own settings cannot be validated, the rest can.
     for provider in ("virtualbox", "docker"):
         said = vagrant("validate", "--ignore-provider", VAGRANT_DEFAULT_PROVIDER=provider)
         expect("validated successfully" in said, f"the Vagrantfile should be valid for {provider}", said)
@@ -192,7 +198,7 @@ def rehearse_kills_the_primary_and_reports():
         expect(line in said, f"the report should hold '{line}'", said)
     after = status()
     expect((after["primary"], after["epoch"]) == (before["standby"], before["epoch"] + 1), "the primary should have moved once", after)
-    print("\n".join(line for line in said.splitlines() if line.startswith("  ")))
+    print("  " + re.search(r"  not ready, seen from here.*", said).group())
 
 
 @suite.check

@@ -7,7 +7,8 @@ target   := target/x86_64-unknown-linux-gnu
 settings := variables/target.yml
 # More for ansible-playbook, in each target that runs one: make up ARGS='-e understudy_app_port=8080'
 ARGS     ?=
-playbook := .venv/bin/ansible-playbook -e @$(settings)
+# This machine, also in a shell whose inventory is that of EC2 (scripts/envexports).
+playbook := .venv/bin/ansible-playbook -i inventory/local.yml -e @$(settings)
 # Passwords that are neither given (by ARGS) nor stored are made; nothing is asked for.
 unattended := -e understudy_generate_passwords=true -e understudy_database_password= -e understudy_replication_password=
 # The one that is there: cargo-nextest runs the same tests, each in a process of its own.

@@ -22,7 +22,7 @@ DELETE = "understudy_remove_data=yes-delete-all-data"
 
 
 def play(playbook, *arguments):
-    return Play(playbook, *arguments, variables=["tests/playbooks/installation.yml"])
+    return Play(playbook, "-i", "inventory/local.yml", *arguments, variables=["tests/playbooks/installation.yml"])
 
 
 def remove_everything():
@@ -101,6 +101,14 @@ def the_file_that_operators_edit_says_the_true_defaults():
             expect(f"default: {value}" in (ROOT / "playbooks/run_containers.yml").read_text(), f"{name} differs from the prompt's default")
         else:
             expect(f"\n{name}: {value}\n" in defaults, f"{name}: {value} is not the default")
+
+
+@suite.check
+def make_is_about_this_machine_in_a_shell_for_ec2_too():
+    for target in ("up", "down", "status", "engine"):
+        said = run("make", "--dry-run", target, environment={"ANSIBLE_INVENTORY": "inventory/aws_ec2.yml"})
+        for line in said.splitlines():
+            expect("ansible-playbook" not in line or "-i inventory/local.yml" in line, f"make {target} should name this machine's inventory", line)
 
 
 # --- On a machine that has none of it ---------------------------------------------------------------------------------

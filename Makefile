@@ -64,7 +64,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: ## Every check there is (three quarters of an hour on two cores)
+test: ## Every check but test-rehearsal (three quarters of an hour on two cores)
 	$(MAKE) lint check servers
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host

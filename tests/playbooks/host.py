@@ -22,7 +22,8 @@ from support import ROOT, Failed, Play, Suite, expect, run
 
 NAME = "understudy-host"  # of the container, its network and its volume
 SUBNET, ADDRESS = "172.28.77.0/24", "172.28.77.10"
-KEY = ROOT / ".cache/rehearsal/key"
+REHEARSAL = yaml.safe_load((ROOT / "variables/rehearsal.yml").read_text())  # what scripts/make-rehearsal-image makes
+KEY = ROOT / REHEARSAL["rehearsal_key"]
 OLDEST = ROOT / ".cache/oldest-ansible"  # with the oldest ansible-core that the README names
 MEMORY = "1g"
 
@@ -59,7 +60,7 @@ class World:
         options = run("scripts/rehearsal-host-options").splitlines()
         run("docker", "run", "--detach", *options, f"--name={NAME}", f"--hostname={NAME}", f"--network={NAME}", f"--ip={ADDRESS}",
             f"--memory={MEMORY}", f"--memory-swap={MEMORY}", f"--volume={NAME}:/var/lib/docker",
-            f"--env=REHEARSAL_AUTHORIZED_KEY={KEY.with_suffix('.pub').read_text().strip()}", "understudy-rehearsal:trixie")
+            f"--env=REHEARSAL_AUTHORIZED_KEY={KEY.with_suffix('.pub').read_text().strip()}", REHEARSAL["rehearsal_image"])
 
     def cgroup(self, file):
         """The first cgroup of the host that has this file: the Engine's cgroup driver decides where it lies."""

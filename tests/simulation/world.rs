@@ -42,7 +42,7 @@ pub const A: usize = 0;
 pub const B: usize = 1;
 
 /// How far the world goes on at a time, while nobody calls it.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// Everything there is.
 pub struct State {
@@ -371,6 +371,7 @@ impl State {
         for index in [A, B] {
             self.serve_clients(index);
         }
+        self.ledger.app_starts_in = self.ledger.app_starts_in.and_then(|ticks| ticks.checked_sub(1));
         self.disk.settle();
         self.check();
     }

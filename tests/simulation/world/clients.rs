@@ -116,12 +116,6 @@ impl Ledger {
 impl State {
     /// The clients of one node.
     pub fn serve_clients(&mut self, index: usize) {
-        if let Some(ticks) = &mut self.ledger.app_starts_in {
-            *ticks = ticks.saturating_sub(1);
-            if *ticks == 0 {
-                self.ledger.app_starts_in = None;
-            }
-        }
         let wants = self.rng.u32(0..100) < self.ledger.busy;
         let node = &mut self.nodes[index];
         if !node.is_writable() {

@@ -4,9 +4,11 @@
 //! always true; that is what the whole tool rests on, and what the broken rule "promote before the fence is verified" takes away.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use understudy::failover::observation::InsideView;
 use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
@@ -73,16 +75,18 @@ impl Evidence {
         (self.silent, self.silent_since) = (0, None);
     }
 
-    /// Takes an answer to a probe from the host.
-    pub fn take<T>(&mut self, answer: &Result<T, ServerError>) {
+    /// Takes an answer to a probe from the host, which began then.
+    pub fn take<T>(&mut self, answer: &Result<T, ServerError>, began: Instant) {
         match answer {
             Ok(_) | Err(ServerError::Refusing(_)) => self.serves(),
             Err(ServerError::Starting(_)) => self.started = Instant::now(),
-            Err(ServerError::Unreachable(_) | ServerError::TimedOut(_)) => {
-                self.silent += 1;
-                self.silent_since.get_or_insert_with(Instant::now);
-            }
+            Err(ServerError::Unreachable(_) | ServerError::TimedOut(_)) => self.is_silent(began),
         }
+    }
+
+    fn is_silent(&mut self, began: Instant) {
+        self.silent += 1;
+        self.silent_since.get_or_insert(began);
     }
 }
 
@@ -188,6 +192,7 @@ pub struct Engine {
     late: Vec<(Instant, Order)>,
     /// So many times a container has ended: whoever listens hears it.
     ended: u32,
+    something_ended: Rc<Notify>,
 }
 
 impl Engine {
@@ -219,6 +224,7 @@ impl State {
             if before != node.runs() {
                 node.evidence.ran = node.runs();
                 self.engine.ended += u32::from(before);
+                self.engine.something_ended.notify_waiters();
             }
         }
     }
@@ -297,8 +303,8 @@ impl Hand {
         let silent = |why: &str| RuntimeError::Silent(why.to_owned());
         let (away, delay) = self
             .call(None, |state| {
-                let slowest = state.engine.delay.as_millis() as u32;
-                let delay = if state.engine.hangs { limit } else { Duration::from_millis(state.rng.u32(0..=slowest + 2).into()) };
+                let slowest = state.engine.delay;
+                let delay = if state.engine.hangs { limit } else { state.latency(slowest) };
                 (state.engine.away, delay)
             })
             .await;
@@ -306,7 +312,9 @@ impl Hand {
             return self.call(effect, |_| Err(silent("nothing listens at its socket"))).await;
         }
         if delay < limit {
-            sleep(delay).await;
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
             return self.call(effect, work).await;
         }
         sleep(limit).await;
@@ -336,26 +344,30 @@ fn not_running(container: &str, doing: &'static str) -> RuntimeError {
 impl Runtime for Hand {
     async fn endings(&self, _containers: &[String]) -> Option<impl Stream<Item = ()>> {
         let away = self.call(None, |state| state.engine.away || state.engine.hangs).await;
-        let heard = self.state().engine.ended;
-        let listen = async |(hand, heard): (Self, u32)| loop {
-            sleep(TICK).await;
-            let engine = &hand.state().engine;
-            if engine.away {
+        let (heard, ended) = (self.state().engine.ended, self.state().engine.something_ended.clone());
+        let listen = async |(hand, ended, heard): (Self, Rc<Notify>, u32)| loop {
+            ended.notified().await;
+            let (away, now) = (hand.state().engine.away, hand.state().engine.ended);
+            if away {
                 return None;
             }
-            if engine.ended != heard {
-                let heard = engine.ended;
-                return Some(((), (hand.clone(), heard)));
+            if now != heard {
+                return Some(((), (hand, ended, now)));
             }
         };
-        (!away).then(|| stream::unfold((self.clone(), heard), listen))
+        (!away).then(|| Box::pin(stream::unfold((self.clone(), ended, heard), listen)))
     }
 
     async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
         let index = of_container(container);
+        let began = Instant::now();
         let found = self
             .engine(None, None, ANSWER, |state| {
-                let node = &state.nodes[index];
+                let node = &mut state.nodes[index];
+                // Nobody asks a server that is frozen or on no network.
+                if node.run == Run::Paused || state.network.detached[index] {
+                    node.evidence.is_silent(began);
+                }
                 let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(index).unwrap() + 1));
                 let address = (!state.network.detached[index]).then_some(address);
                 Ok(match node.run {

@@ -16,9 +16,9 @@ use super::{State, name};
 use crate::broken_rules::BrokenRule;
 
 /// How long a node waits for its primary before it ends, in ticks.
-const PRIMARY_LIMIT: u32 = 1_200;
+const PRIMARY_LIMIT: u32 = 600;
 /// How long a standby that can start without its primary looks for it, in ticks.
-const SHORT_PATIENCE: u32 = 40;
+const SHORT_PATIENCE: u32 = 20;
 
 /// What `postgres-node` compares before it becomes postgres.
 type Basis = (u64, NodeName, Option<Transition>);
@@ -113,7 +113,7 @@ impl State {
         self.say(|| format!("postgres-node {index}: {plan:?}"));
         let (basis, ticks) = (basis(&record), self.rng.u32(0..3));
         let joining = |how, ticks| Ok(Preparation::Joining { basis: basis.clone(), how, ticks, waited: 0 });
-        let long = self.rng.u32(10..80);
+        let long = self.rng.u32(5..40);
         let node = &mut self.nodes[index];
         match plan {
             Plan::Refuse(_) => {
@@ -151,7 +151,7 @@ impl State {
         let node = &mut self.nodes[index];
         if serves && node.slot_lost {
             self.tally.count("copied: slot lost");
-            return Preparation::Joining { basis, how: Join::Clone { keep: false }, ticks: 40, waited: 0 };
+            return Preparation::Joining { basis, how: Join::Clone { keep: false }, ticks: 20, waited: 0 };
         }
         if !serves && ticks < SHORT_PATIENCE {
             return Preparation::Looking { basis, ticks: ticks + 1 };
@@ -168,7 +168,7 @@ impl State {
             let begun = self.nodes[index].data.as_ref().is_some_and(|data| data.rewinding);
             let how = if begun { Join::Clone { keep: false } } else { how };
             return if waited < PRIMARY_LIMIT {
-                Ok(Preparation::Joining { basis, how, ticks: ticks.max(10), waited: waited + 1 })
+                Ok(Preparation::Joining { basis, how, ticks: ticks.max(5), waited: waited + 1 })
             } else {
                 Err("exited with code 1: the primary is not there")
             };
@@ -182,9 +182,9 @@ impl State {
                 return Ok(Preparation::Ready { basis, ticks: 1, leads: false });
             }
             target.rewinding = true;
-            if node.rewind_fails && ticks < 10 {
+            if node.rewind_fails && ticks < 5 {
                 self.tally.count("rewind failed");
-                return Ok(Preparation::Joining { basis, how: Join::Clone { keep: false }, ticks: 40, waited: 0 });
+                return Ok(Preparation::Joining { basis, how: Join::Clone { keep: false }, ticks: 20, waited: 0 });
             }
         }
         if ticks > 0 {
@@ -215,7 +215,7 @@ impl State {
         }
         self.i5_is_started(index);
         let slow = self.nodes[index].starts_slowly;
-        let ticks = if slow { self.rng.u32(400..3_000) } else { self.rng.u32(1..12) };
+        let ticks = if slow { self.rng.u32(200..1_500) } else { self.rng.u32(1..8) };
         let node = &mut self.nodes[index];
         node.noted = Some(Noted { epoch: now.epoch, leading: leads });
         let synchronous = leads && node.data.as_ref().is_some_and(|data| data.synchronous);

@@ -215,6 +215,14 @@ pub fn lsn(records: usize) -> Lsn {
 }
 
 impl State {
+    /// How long a call takes: nothing worth a wait, most of the time.
+    pub fn latency(&mut self, slowest: Duration) -> Duration {
+        if slowest.is_zero() && self.rng.u32(0..4) > 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.rng.u64(0..=u64::try_from(slowest.as_millis()).unwrap() + 4))
+    }
+
     /// A node's processes do what they do in a tick.
     pub fn live(&mut self, index: usize) {
         let node = &mut self.nodes[index];
@@ -313,6 +321,7 @@ impl Hand {
         effect: Option<(&'static str, String)>,
         work: impl FnOnce(&mut State, usize) -> Result<T, ServerError>,
     ) -> Result<T, ServerError> {
+        let began = Instant::now();
         let IpAddr::V4(address) = at else { panic!("{at}") };
         let index = usize::from(address.octets()[3]) - 1;
         let deadline = Duration::from_millis(700);
@@ -323,13 +332,16 @@ impl Hand {
                 let cut = network.checker_cut[index] || network.detached[index];
                 let (loss, slowest) = (network.loss, network.delay);
                 let lost = loss > 0 && state.chance(loss);
-                let delay = state.rng.u32(0..=slowest.as_millis() as u32 + 2);
+                let delay = state.latency(slowest);
                 // Of the packets that are lost some are those of the answer.
-                let answer_lost = (lost && state.rng.bool()) || Duration::from_millis(delay.into()) > deadline;
-                (frozen || cut || (lost && !answer_lost), answer_lost, Duration::from_millis(delay.into()))
+                let answer_lost = (lost && state.rng.bool()) || delay > deadline;
+                (frozen || cut || (lost && !answer_lost), answer_lost, delay)
             })
             .await;
-        sleep(if unheard || answer_lost { deadline } else { delay }).await;
+        let delay = if unheard || answer_lost { deadline } else { delay };
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
         let answer = if unheard {
             self.call(effect, |_| Err(ServerError::TimedOut(deadline))).await
         } else {
@@ -352,9 +364,8 @@ impl Hand {
                 .await;
             if answer_lost { Err(ServerError::TimedOut(deadline)) } else { answer }
         };
-        let answer = BrokenRule::answer(self, index, answer);
-        self.call(None, |state| state.nodes[index].evidence.take(&answer)).await;
-        answer
+        self.call(None, |state| state.nodes[index].evidence.take(&answer, began)).await;
+        BrokenRule::answer(self, index, answer)
     }
 }
 
@@ -364,8 +375,6 @@ impl Servers for Hand {
             let (node, peer) = (&state.nodes[index], &state.nodes[1 - index]);
             let (server, data) = (node.server.as_ref().unwrap(), node.data.as_ref().unwrap());
             let role = if server.primary {
-                state.nodes[index].evidence.serves();
-                let (server, data) = (state.nodes[index].server.as_ref().unwrap(), state.nodes[index].data.as_ref().unwrap());
                 let peer = super::name(1 - index);
                 let standby = server.row.map(|(flushed, _)| StandbyLink {
                     name: peer.to_string(),
@@ -439,7 +448,7 @@ impl Servers for Hand {
 impl State {
     /// `ALTER SYSTEM` and a reload. Each as bad as it can be: protection comes late, and is gone at once.
     pub fn set_synchronous(&mut self, index: usize, synchronous: bool) -> Result<(), ServerError> {
-        let late = self.rng.u32(0..60);
+        let late = self.rng.u32(0..30);
         let node = &mut self.nodes[index];
         let (Some(data), Some(server)) = (&mut node.data, &mut node.server) else {
             return Err(ServerError::Unreachable("connection refused".to_owned()));

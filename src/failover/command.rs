@@ -234,7 +234,7 @@ fn person() -> String {
 async fn pause(checker: &Checker, reason: &str) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let record = checker.store.load()?;
-    let record = Record { paused: Some(Pause { since: Timestamp::now(), by: person(), reason: reason.to_owned() }), ..record };
+    let record = Record { paused: Some(Pause { since: Timestamp::now(), by: person(), reason: reason.to_owned(), until: None }), ..record };
     checker.store.save(&record)?;
     checker.journal.append("paused", json!({ "epoch": record.epoch, "by": person(), "reason": reason }));
     Ok((report::record(&record, format!("paused: {reason}; a lost primary stays lost until: failover-check resume")), ExitCode::Done))

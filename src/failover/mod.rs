@@ -11,7 +11,7 @@
 //! | where | what |
 //! | --- | --- |
 //! | [`observation`], [`observe`] | what can be seen, and looking at it |
-//! | [`decision`], [`decide`] | what can be decided, and the rules; a new rule goes here |
+//! | [`decision`], [`decide`], [`gate`] | what can be decided, the rules (a new rule goes here), and what stands behind each refusal |
 //! | [`act`] | the steps of a failover and of healing |
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
 //! | [`runtime`], [`docker`], [`servers`] | the traits behind which the containers and the servers lie, and what stands there today |
@@ -25,6 +25,7 @@ pub mod decide;
 pub mod decision;
 pub mod docker;
 pub mod error;
+pub mod gate;
 pub mod journal;
 pub mod lock;
 pub mod memory;

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::observation::{AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, RecordView, RuntimeView, ServerView};
+use jiff::Timestamp;
+
+use super::observation::{
+    AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, PauseView, RecordView, RuntimeView, ServerView,
+};
 use super::runtime::{ContainerState, Runtime, RuntimeError};
 use super::servers::Servers;
 use super::settings::Settings;
@@ -55,6 +59,7 @@ impl AppProbe for HttpApp {
 }
 
 /// Observes the pair. `suspicious`: the last pass found the primary silent, so the witness inside is asked at once and not only after the host's probe failed.
+/// `now`: the wall clock, by which a person's pause ends.
 pub async fn observe(
     settings: &Settings,
     record: &Record,
@@ -62,6 +67,7 @@ pub async fn observe(
     servers: &impl Servers,
     app: &impl AppProbe,
     suspicious: bool,
+    now: Timestamp,
 ) -> Observation {
     let primary = &record.primary;
     let standby = settings.other(primary).unwrap_or(primary);
@@ -82,7 +88,10 @@ pub async fn observe(
     let record = RecordView {
         standby_eligible: record.standby_eligible,
         in_transition: record.transition.is_some(),
-        paused: record.paused.is_some(),
+        pause: match &record.paused {
+            None => PauseView::None,
+            Some(pause) => pause.left(now).map_or(PauseView::Open, PauseView::Left),
+        },
         system_identifier: record.system_identifier.clone(),
     };
     Observation { runtime: engine, record, primary, standby, app, elapsed: Elapsed::default(), thresholds: settings.thresholds }

@@ -16,10 +16,10 @@ use super::error::Error;
 use super::journal::{Journal, JournalFile};
 use super::lock::{Purpose, Turn};
 use super::memory::Memory;
-use super::observation::{AppView, Observation, ServerView};
+use super::observation::{AppView, Observation, PauseView, ServerView};
 use super::observe::{HttpApp, observe};
 use super::servers::PairServers;
-use super::settings::Settings;
+use super::settings::{Mode, Settings};
 use super::words::in_one_line;
 use crate::record::{Record, RecordFile, RecordStore};
 use futures_util::StreamExt;
@@ -108,7 +108,8 @@ impl Checker {
         }
         let memory = Memory::load(&self.memory_path);
         let last_pass_ago = memory.age(&began);
-        let mut seen = observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious()).await;
+        let mut seen =
+            observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious(), Timestamp::now()).await;
         let memory = memory.after(&seen, record.epoch, &began, &Moment::now());
         seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, Timestamp::now()));
         let decision = decide(&seen);
@@ -122,8 +123,15 @@ impl Checker {
     pub async fn pass(&self, _turn: &Turn) -> Result<Pass, Error> {
         let mut look = self.look().await?;
         self.tell(&mut look);
-        self.adopt_identity(&mut look)?;
-        let outcome = self.actor().act(&look.decision, &look.record).await;
+        let outcome = match self.settings.mode {
+            Mode::Act => {
+                self.adopt_identity(&mut look)?;
+                self.end_pause(&mut look)?;
+                self.actor().act(&look.decision, &look.record).await
+            }
+            // Not even the record is written: whoever turns this on is promised that nothing is touched.
+            Mode::Observe => Ok(Outcome::Idle),
+        };
         let now = Moment::now();
         match &outcome {
             Ok(Outcome::Started(node)) => look.memory.started(node, &now),
@@ -169,8 +177,12 @@ impl Checker {
         } else {
             log::info!("{words}")
         }
+        let only_observes = self.settings.mode == Mode::Observe && decision.action.is_deed();
+        if only_observes {
+            log::warn!("observing only: would have done {}", decision.action.name());
+        }
         self.journal.append(
-            "decision",
+            if only_observes { "would_have" } else { "decision" },
             json!({ "epoch": record.epoch, "rule": decision.rule.id, "action": decision.action.name(), "reason": decision.reason.to_string() }),
         );
     }
@@ -183,6 +195,18 @@ impl Checker {
             look.record.system_identifier = Some(system_identifier.clone());
             self.store.save(&look.record)?;
             self.journal.append("identity_recorded", json!({ "epoch": look.record.epoch, "system_identifier": system_identifier }));
+        }
+        Ok(())
+    }
+
+    /// Takes a pause whose time is over out of the record. The decision did not count it any more.
+    fn end_pause(&self, look: &mut Look) -> Result<(), Error> {
+        if look.seen.record.pause == PauseView::Left(Duration::ZERO)
+            && let Some(pause) = look.record.paused.take()
+        {
+            self.store.save(&look.record)?;
+            self.journal.append("pause_ended", json!({ "epoch": look.record.epoch, "by": pause.by, "reason": pause.reason }));
+            log::info!("the pause by {} is over: {}", pause.by, pause.reason);
         }
         Ok(())
     }

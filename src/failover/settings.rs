@@ -34,6 +34,19 @@ pub struct Settings {
     pub flapping_window: Duration,
     /// The limits that decisions rest on.
     pub thresholds: Thresholds,
+    /// May passes act?
+    pub mode: Mode,
+}
+
+/// What passes do with their decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They carry them out.
+    #[default]
+    Act,
+    /// They only say what they would have done. A person's commands still act, and finish what they have begun.
+    Observe,
 }
 
 /// How to log in to a node's server.
@@ -136,6 +149,8 @@ struct File {
     #[serde(default = "default_port")]
     postgres_port: u16,
     nodes: BTreeMap<NodeName, String>,
+    #[serde(default)]
+    mode: Mode,
     #[serde(default)]
     thresholds: FileThresholds,
 }
@@ -247,6 +262,7 @@ impl Settings {
             probe_deadline,
             flapping_window,
             thresholds,
+            mode: file.mode,
         })
     }
 
@@ -305,6 +321,8 @@ mod tests {
         let settings = load(|text| text).unwrap();
         assert_eq!(settings.thresholds.suspicion_passes, 3);
         assert_eq!(settings.login.password, "secret");
+        assert_eq!(settings.mode, Mode::Act);
+        assert_eq!(load(|text| format!("mode = \"observe\"\n{text}")).unwrap().mode, Mode::Observe);
         assert_eq!(settings.app_url, "http://127.0.0.1:5000");
         assert_eq!(settings.other(&"pg-a".parse().unwrap()).unwrap().as_str(), "pg-b");
         assert!(!format!("{settings:?}").contains("secret"));
@@ -320,6 +338,10 @@ mod tests {
         assert_eq!(
             words(&|text| text + "flapping_limit = \"x\"\n"),
             "malformed settings '/s.toml': line 11: invalid type: string \"x\", expected u32"
+        );
+        assert_eq!(
+            words(&|text| format!("mode = \"watch\"\n{text}")),
+            "malformed settings '/s.toml': line 1: unknown variant `watch`, expected `act` or `observe`"
         );
         assert_eq!(
             words(&|text| text + "standby_grace_seconds = -1\n"),

@@ -20,7 +20,7 @@ use understudy::failover::observation::{AppView, InsideView, ServerView, Thresho
 use understudy::failover::observe::{AppProbe, observe};
 use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
-use understudy::failover::settings::{Login, Settings};
+use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::node::configuration::leading;
 use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
@@ -253,6 +253,7 @@ fn settings() -> Settings {
             start_attempts: 3,
             flapping_limit: 3,
         },
+        mode: Mode::Act,
     }
 }
 
@@ -457,7 +458,7 @@ impl World {
         let began = self.now();
         let mut record = self.load().ok()?;
         let memory = self.memory.borrow().clone();
-        let mut seen = observe(&self.settings, &record, self, self, self, memory.is_suspicious()).await;
+        let mut seen = observe(&self.settings, &record, self, self, self, memory.is_suspicious(), jiff::Timestamp::now()).await;
         let mut memory = memory.after(&seen, record.epoch, &began, &self.now());
         seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, jiff::Timestamp::now()));
         let decision = decide(&seen);

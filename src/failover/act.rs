@@ -318,7 +318,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 ContainerState::Stopped { how, .. } => return Ok(Err(format!("{node} does not run any more ({how})"))),
                 ContainerState::Missing => return Ok(Err(format!("the container of {node} is gone"))),
             };
-            match self.servers.ask(at).await {
+            match self.servers.ask_again(at).await {
                 Ok(ServerStatus { role: RoleStatus::Standby(status), .. }) => {
                     answered = Instant::now();
                     if status.replay_paused {

@@ -81,7 +81,7 @@ impl Checker {
         let state = &settings.state_directory;
         Ok(Self {
             engine: Engine::new(&settings.docker_socket),
-            servers: PairServers { login: settings.login.clone(), deadline: settings.probe_deadline },
+            servers: PairServers::new(settings.login.clone(), settings.probe_deadline),
             store: RecordFile::new(settings.record_path()),
             journal: JournalFile::new(state.join("events.jsonl")),
             app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,

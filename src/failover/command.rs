@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::act::Outcome;
+use super::clock::Clock;
 use super::decide::promotable;
 use super::decision::Unpromotable;
 use super::error::Error;
 use super::journal::Journal;
-use super::lock::{Purpose, Turn};
+use super::lock::{Lock, Purpose};
 use super::observation::{Observation, RuntimeView, ServerView};
-use super::pass::{Checker, Look, Pass, needs_a_person};
+use super::parts::Parts;
+use super::pass::{Checker, Look, Pass, TurnOf, needs_a_person};
 use super::report::{self, Report};
 use super::settings::Settings;
 use super::words::in_one_line;
@@ -221,8 +222,8 @@ fn after_pass(pass: Pass) -> Result<(Report, ExitCode), Error> {
     Ok((Report { text, json }, code))
 }
 
-async fn take_turn(checker: &Checker) -> Result<Turn, Error> {
-    Ok(Turn::take(&checker.settings.state_directory, Purpose::Command, PATIENCE).await?)
+async fn take_turn<P: Parts>(checker: &Checker<P>) -> Result<TurnOf<P>, Error> {
+    Ok(checker.lock.take(Purpose::Command, PATIENCE).await?)
 }
 
 /// Who gives an order: the login name behind sudo, else that of the user.
@@ -231,20 +232,29 @@ fn person() -> String {
     std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()).or(user).unwrap_or_else(|| "unknown".to_owned())
 }
 
-async fn pause(checker: &Checker, reason: &str) -> Result<(Report, ExitCode), Error> {
+/// Leaves the pair alone until [`resume`].
+///
+/// # Errors
+/// See [`Error`].
+pub async fn pause(checker: &Checker<impl Parts>, reason: &str) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let record = checker.store.load()?;
-    let record = Record { paused: Some(Pause { since: Timestamp::now(), by: person(), reason: reason.to_owned(), until: None }), ..record };
+    let record =
+        Record { paused: Some(Pause { since: checker.clock.wall(), by: person(), reason: reason.to_owned(), until: None }), ..record };
     checker.store.save(&record)?;
     checker.journal.append("paused", json!({ "epoch": record.epoch, "by": person(), "reason": reason }));
     Ok((report::record(&record, format!("paused: {reason}; a lost primary stays lost until: failover-check resume")), ExitCode::Done))
 }
 
-async fn resume(checker: &Checker) -> Result<(Report, ExitCode), Error> {
+/// Ends a pause, and counts failovers anew.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn resume(checker: &Checker<impl Parts>) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let before = checker.store.load()?;
-    let record = Record { paused: None, counted_since: Some(Timestamp::now()), ..before.clone() };
-    if before.paused.is_none() && before.failovers_within(checker.settings.flapping_window, Timestamp::now()) == 0 {
+    let record = Record { paused: None, counted_since: Some(checker.clock.wall()), ..before.clone() };
+    if before.paused.is_none() && before.failovers_within(checker.settings.flapping_window, checker.clock.wall()) == 0 {
         return Ok((report::record(&record, "not paused, and no failover counted: nothing to resume".to_owned()), ExitCode::Done));
     }
     checker.store.save(&record)?;
@@ -270,7 +280,11 @@ fn check_order(look: &Look) -> Result<(), Error> {
     Ok(())
 }
 
-async fn switchover(checker: &Checker, to: Option<&NodeName>) -> Result<(Report, ExitCode), Error> {
+/// Moves the primary in good order.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn switchover(checker: &Checker<impl Parts>, to: Option<&NodeName>) -> Result<(Report, ExitCode), Error> {
     let turn = take_turn(checker).await?;
     let look = checker.look().await?;
     check_order(&look)?;
@@ -297,7 +311,11 @@ async fn switchover(checker: &Checker, to: Option<&NodeName>) -> Result<(Report,
     carry_through(checker, &turn, &look, TransitionKind::Switchover, false, reason).await
 }
 
-async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
+/// Promotes the standby of a lost primary, although commits may be missing on it.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn failover(checker: &Checker<impl Parts>) -> Result<(Report, ExitCode), Error> {
     let turn = take_turn(checker).await?;
     let look = checker.look().await?;
     check_order(&look)?;
@@ -319,9 +337,9 @@ async fn failover(checker: &Checker) -> Result<(Report, ExitCode), Error> {
 }
 
 /// Changes the primary and then passes until the pair is healthy again, or for the limit.
-async fn carry_through(
-    checker: &Checker,
-    turn: &Turn,
+async fn carry_through<P: Parts>(
+    checker: &Checker<P>,
+    turn: &TurnOf<P>,
     look: &Look,
     kind: TransitionKind,
     lossy: bool,

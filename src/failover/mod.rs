@@ -14,7 +14,7 @@
 //! | [`decision`], [`decide`], [`gate`] | what can be decided, the rules (a new rule goes here), and what stands behind each refusal |
 //! | [`act`] | the steps of a failover and of healing |
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
-//! | [`runtime`], [`docker`], [`servers`] | the traits behind which the containers and the servers lie, and what stands there today |
+//! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
 //! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
@@ -31,6 +31,7 @@ pub mod lock;
 pub mod memory;
 pub mod observation;
 pub mod observe;
+pub mod parts;
 pub mod pass;
 pub mod report;
 pub mod runtime;

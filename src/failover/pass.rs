@@ -1,23 +1,23 @@
 //! One pass: observe, decide, act; and what has to be remembered and told of it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::act::{ActError, Actor, Outcome};
-use super::clock::Moment;
+use super::clock::{Clock, HostClock};
 use super::decide::decide;
 use super::decision::{Action, Decision};
 use super::docker::Engine;
 use super::error::Error;
 use super::journal::{Journal, JournalFile};
-use super::lock::{Purpose, Turn};
-use super::memory::Memory;
+use super::lock::{Lock, LockFiles, Purpose};
+use super::memory::{Memory, MemoryFile, MemoryStore};
 use super::observation::{AppView, Observation, PauseView, ServerView};
 use super::observe::{HttpApp, observe};
+use super::parts::{Host, Parts};
+use super::runtime::Runtime;
 use super::servers::PairServers;
 use super::settings::{Mode, Settings};
 use super::words::in_one_line;
@@ -35,20 +35,29 @@ const QUEUE_LOOK: Duration = Duration::from_millis(100);
 /// How long a loop that has let a person's command go first waits for the lock again.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(600);
 
+/// The right to act, as the parts have it.
+pub type TurnOf<P> = <<P as Parts>::Lock as Lock>::Turn;
+
 /// The parts that a pass works with.
-pub struct Checker {
+pub struct Checker<P: Parts = Host> {
     /// The settings.
     pub settings: Settings,
     /// The container runtime.
-    pub engine: Engine,
+    pub runtime: P::Runtime,
     /// The two servers.
-    pub servers: PairServers,
+    pub servers: P::Servers,
     /// The record.
-    pub store: RecordFile,
+    pub store: P::Store,
     /// The events.
-    pub journal: JournalFile,
-    app: HttpApp,
-    memory_path: PathBuf,
+    pub journal: P::Journal,
+    /// The app.
+    pub app: P::App,
+    /// Both clocks.
+    pub clock: P::Clock,
+    /// What a pass leaves for the next.
+    pub memories: P::Memories,
+    /// Who may act.
+    pub lock: P::Lock,
 }
 
 /// What a look without acting gives.
@@ -80,20 +89,31 @@ impl Checker {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let state = &settings.state_directory;
         Ok(Self {
-            engine: Engine::new(&settings.docker_socket),
-            servers: PairServers { login: settings.login.clone(), deadline: settings.probe_deadline },
+            runtime: Engine::new(&settings.docker_socket),
+            servers: PairServers::new(settings.login.clone(), settings.probe_deadline),
             store: RecordFile::new(settings.record_path()),
             journal: JournalFile::new(state.join("events.jsonl")),
             app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
-            memory_path: state.join("memory.json"),
+            clock: HostClock,
+            memories: MemoryFile::new(state.join("memory.json")),
+            lock: LockFiles::new(state),
             settings,
         })
     }
+}
 
+impl<P: Parts> Checker<P> {
     /// The part that acts.
     #[must_use]
-    pub fn actor(&self) -> Actor<'_, Engine, PairServers, RecordFile, JournalFile> {
-        Actor { settings: &self.settings, runtime: &self.engine, servers: &self.servers, store: &self.store, journal: &self.journal }
+    pub fn actor(&self) -> Actor<'_, P> {
+        Actor {
+            settings: &self.settings,
+            runtime: &self.runtime,
+            servers: &self.servers,
+            store: &self.store,
+            journal: &self.journal,
+            clock: &self.clock,
+        }
     }
 
     /// Observes and decides. Changes nothing, needs no lock.
@@ -101,26 +121,26 @@ impl Checker {
     /// # Errors
     /// When the record cannot be read, or names a node that the settings do not know.
     pub async fn look(&self) -> Result<Look, Error> {
-        let began = Moment::now();
+        let began = self.clock.moment();
         let record = self.store.load()?;
         if self.settings.other(&record.primary).is_none() {
             return Err(Error::UnknownNode(record.primary.clone()));
         }
-        let memory = Memory::load(&self.memory_path);
+        let memory = self.memories.load();
         let last_pass_ago = memory.age(&began);
         let mut seen =
-            observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious(), Timestamp::now()).await;
-        let memory = memory.after(&seen, record.epoch, &began, &Moment::now());
-        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, Timestamp::now()));
+            observe(&self.settings, &record, &self.runtime, &self.servers, &self.app, memory.is_suspicious(), self.clock.wall()).await;
+        let memory = memory.after(&seen, record.epoch, &began, &self.clock.moment());
+        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, self.clock.wall()));
         let decision = decide(&seen);
         Ok(Look { record, seen, decision, last_pass_ago, memory })
     }
 
-    /// Observes, decides and acts. The caller holds the [`Turn`].
+    /// Observes, decides and acts. The caller holds the turn.
     ///
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
-    pub async fn pass(&self, _turn: &Turn) -> Result<Pass, Error> {
+    pub async fn pass(&self, _turn: &TurnOf<P>) -> Result<Pass, Error> {
         let mut look = self.look().await?;
         self.tell(&mut look);
         let outcome = match self.settings.mode {
@@ -132,7 +152,7 @@ impl Checker {
             // Not even the record is written: whoever turns this on is promised that nothing is touched.
             Mode::Observe => Ok(Outcome::Idle),
         };
-        let now = Moment::now();
+        let now = self.clock.moment();
         match &outcome {
             Ok(Outcome::Started(node)) => look.memory.started(node, &now),
             Ok(Outcome::RolledBack { primary, why }) => {
@@ -149,8 +169,8 @@ impl Checker {
             Ok(Outcome::Idle) => {}
             Err(error) => log::error!("acted: {error}"),
         }
-        if let Err(error) = look.memory.save(&self.memory_path) {
-            log::error!("cannot write '{}', so the next pass knows nothing of this one: {error}", self.memory_path.display());
+        if let Err(error) = self.memories.save(&look.memory) {
+            log::error!("cannot keep the memory of this pass, so the next one knows nothing of it: {error}");
         }
         Ok(Pass { look, outcome })
     }
@@ -216,7 +236,7 @@ impl Checker {
     /// # Errors
     /// As [`Checker::pass`], and when the lock was not to be had within `patience`.
     pub async fn run_once(&self, patience: Duration) -> Result<Pass, Error> {
-        let turn = Turn::take(&self.settings.state_directory, Purpose::Command, patience).await?;
+        let turn = self.lock.take(Purpose::Command, patience).await?;
         self.pass(&turn).await
     }
 
@@ -226,13 +246,13 @@ impl Checker {
     /// As [`Checker::pass`], for the last pass only: a loop goes on through errors.
     pub async fn run_for(&self, total: Duration) -> Result<Pass, Error> {
         let deadline = Instant::now() + total;
-        let mut turn = Turn::take(&self.settings.state_directory, Purpose::Loop, total).await?;
+        let mut turn = self.lock.take(Purpose::Loop, total).await?;
         let containers: Vec<String> = self.settings.nodes.values().cloned().collect();
         let mut endings = None;
         let mut last_error = String::new();
         loop {
             if endings.is_none() {
-                endings = self.engine.endings(&containers).await.map(Box::pin);
+                endings = self.runtime.endings(&containers).await.map(Box::pin);
             }
             let began = Instant::now();
             let passed = self.pass(&turn).await;
@@ -254,12 +274,12 @@ impl Checker {
                     return passed;
                 }
                 // Before each wait too: passes that follow each other at once, as beside a silent primary, leave no time for the look below.
-                match turn.waiting() {
+                match self.lock.waiting() {
                     None => {}
                     Some(Purpose::Loop) => return passed,
                     Some(Purpose::Command) => {
                         drop(turn);
-                        turn = Turn::take(&self.settings.state_directory, Purpose::Loop, COMMAND_PATIENCE).await?;
+                        turn = self.lock.take(Purpose::Loop, COMMAND_PATIENCE).await?;
                         break;
                     }
                 }

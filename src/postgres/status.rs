@@ -1,10 +1,8 @@
 //! What a server says of itself, in one round trip.
 
-use std::time::Duration;
-
 use tokio_postgres::SimpleQueryMessage;
 
-use super::connection::{ServerError, Session, Target, connect, within};
+use super::connection::{ServerError, Session};
 use super::lsn::Lsn;
 
 /// What a server says of itself.
@@ -84,18 +82,6 @@ const STATUS_QUERY: &str = "SELECT (SELECT system_identifier::text FROM pg_catal
        WHERE backend_type = 'startup' AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')))::text, \
      pg_catalog.current_setting('synchronous_commit'), \
      (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(application_name, state, sync_state, flush_lsn::text))::text FROM pg_catalog.pg_stat_replication)";
-
-/// Connects afresh and asks, all within `deadline`.
-///
-/// # Errors
-/// See [`ServerError`].
-pub async fn ask(target: &Target, deadline: Duration) -> Result<ServerStatus, ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        status(&session).await
-    })
-    .await
-}
 
 /// Asks over an open session. The caller puts the deadline around it.
 ///

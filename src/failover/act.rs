@@ -508,7 +508,11 @@ impl<P: Parts> Actor<'_, P> {
         self.settings.container(node).ok_or_else(|| ActError::UnknownNode(node.clone()))
     }
 
-    async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
+    /// The address of a node's container.
+    ///
+    /// # Errors
+    /// [`ActError::NoAddress`] where it does not run or has no network, or an error of the runtime.
+    pub async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
             ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {

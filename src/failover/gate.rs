@@ -55,6 +55,16 @@ impl Gate {
         Self { question, operands: Vec::new(), overruled_by: None, otherwise: String::new() }
     }
 
+    /// The gate of every deed while passes only observe.
+    #[must_use]
+    pub fn observing(decision: &Decision) -> Self {
+        Self::new("may passes act?")
+            .compared("mode", "observe", "act")
+            .operand("would do", decision.action.name())
+            .overruled("failover-check run --act")
+            .otherwise("set understudy_mode: act in variables/target.yml, and run playbooks/run_containers.yml")
+    }
+
     fn operand(mut self, what: &'static str, value: impl ToString) -> Self {
         self.operands.push(Operand { what, value: value.to_string(), needed: None });
         self

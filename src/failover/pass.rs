@@ -21,6 +21,7 @@ use super::runtime::Runtime;
 use super::servers::PairServers;
 use super::settings::{Mode, Settings};
 use super::words::in_one_line;
+use crate::postgres::lsn::Lsn;
 use crate::record::{Record, RecordFile, RecordStore};
 use futures_util::StreamExt;
 
@@ -71,6 +72,14 @@ pub struct Look {
     /// How long ago a pass that acts looked, as far as known: None before the first one of this boot.
     pub last_pass_ago: Option<Duration>,
     memory: Memory,
+}
+
+impl Look {
+    /// Where the primary's log ended when it was last seen, and how long ago that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Lsn, Duration)> {
+        self.memory.primary_position()
+    }
 }
 
 /// A whole pass.

@@ -64,6 +64,12 @@ pub trait Servers {
     /// # Errors
     /// See [`ServerError`].
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// Has it make a checkpoint, and waits for that at most `limit`.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError>;
 }
 
 /// The servers of the pair, over TCP.
@@ -156,6 +162,15 @@ impl Servers for PairServers {
         within(CHECKPOINT, async {
             let session = connect(&self.login.at(at), CHECKPOINT).await?;
             session.simple_query("CHECKPOINT").await?;
+            session.simple_query("CHECKPOINT").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError> {
+        within(limit, async {
+            let session = connect(&self.login.at(at), limit).await?;
             session.simple_query("CHECKPOINT").await?;
             Ok(())
         })

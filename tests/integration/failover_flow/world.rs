@@ -1040,6 +1040,10 @@ impl Servers for World {
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await
     }
 
+    async fn checkpoint(&self, at: IpAddr, _limit: Duration) -> Result<(), ServerError> {
+        self.server(at, None, |_, _| Ok(())).await
+    }
+
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
             let server = state.nodes[index].server.as_mut().unwrap();

@@ -380,6 +380,11 @@ impl World {
         self.state().reboot();
     }
 
+    /// The record does not vouch for the standby any more.
+    pub fn doubt_the_standby(&self) {
+        self.state().record.standby_eligible = false;
+    }
+
     /// From now on a killed container goes on, or not any more.
     pub fn let_kill_work(&self, works: bool) {
         self.state().kill_works = works;
@@ -424,6 +429,17 @@ impl World {
         state.interruption = Some((state.effects + count, what));
     }
 
+    /// How many effects there were so far: calls that change something.
+    pub fn effects(&self) -> u32 {
+        self.state().effects
+    }
+
+    /// How often an event was told so far.
+    pub fn told(&self, event: &str) -> usize {
+        let words = format!("event: {event} ");
+        self.state().trace.iter().filter(|line| line.contains(&words)).count()
+    }
+
     /// It will not happen any more.
     pub fn forget_interruption(&self) {
         self.state().interruption = None;
@@ -445,7 +461,7 @@ impl World {
     }
 
     /// The very program that production runs, standing on this world.
-    fn checker(&self) -> Checker<World> {
+    pub fn checker(&self) -> Checker<World> {
         let part = || self.clone();
         Checker {
             settings: self.settings.clone(),

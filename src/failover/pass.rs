@@ -18,6 +18,7 @@ use super::lock::{Purpose, Turn};
 use super::memory::Memory;
 use super::observation::{AppView, Observation, ServerView};
 use super::observe::{HttpApp, observe};
+use super::outward::Outward;
 use super::servers::PairServers;
 use super::settings::Settings;
 use super::words::in_one_line;
@@ -47,6 +48,8 @@ pub struct Checker {
     pub store: RecordFile,
     /// The events.
     pub journal: JournalFile,
+    /// Those who look on; None where nobody does, as in a simulation.
+    pub outward: Option<Outward>,
     app: HttpApp,
     memory_path: PathBuf,
 }
@@ -86,6 +89,7 @@ impl Checker {
             journal: JournalFile::new(state.join("events.jsonl")),
             app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
             memory_path: state.join("memory.json"),
+            outward: Some(Outward::new(state)),
             settings,
         })
     }
@@ -120,7 +124,11 @@ impl Checker {
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
     pub async fn pass(&self, _turn: &Turn) -> Result<Pass, Error> {
-        let mut look = self.look().await?;
+        let looked = self.look().await;
+        if let (Some(outward), Err(error)) = (&self.outward, &looked) {
+            outward.tell_error(error);
+        }
+        let mut look = looked?;
         self.tell(&mut look);
         self.adopt_identity(&mut look)?;
         let outcome = self.actor().act(&look.decision, &look.record).await;
@@ -143,6 +151,11 @@ impl Checker {
         }
         if let Err(error) = look.memory.save(&self.memory_path) {
             log::error!("cannot write '{}', so the next pass knows nothing of this one: {error}", self.memory_path.display());
+        }
+        // This pass is the last one now.
+        look.last_pass_ago = Some(Duration::ZERO);
+        if let Some(outward) = &self.outward {
+            outward.tell(&look);
         }
         Ok(Pass { look, outcome })
     }

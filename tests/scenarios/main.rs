@@ -67,7 +67,7 @@
 //! | `engine_silent` | 17 | usual | R10 does nothing for a dead primary; then R80 |
 //! | `client_holds_its_connection_through_the_fence` | 15, 18 | usual | R230; nothing is acknowledged to it after the fence |
 //! | `failover_refused_when_standby_ineligible` | 19 | usual | R130 refuses; the primary stays |
-//! | `loss_accepted_by_a_person` | 19 | usual | R130 refuses, a person orders; only the rows that were said to be missing are |
+//! | `loss_accepted_by_a_person` | 19 | usual | R130 refuses, a person orders it, and is told what is lost |
 //! | `primary_killed_while_standby_ineligible_comes_back_in_place` | 19, 20 | usual | R110 starts it in place; it stays |
 //! | `standby_killed_in_mid_copy` | 20 | usual | R100 starts the primary; the half copy is made anew |
 //! | `old_primary_started_by_hand` | 21 | usual | R80; it does not take writes |

@@ -4,6 +4,7 @@ pub mod change;
 pub mod confirm;
 pub mod failover;
 pub mod pause;
+pub mod rejoin;
 pub mod switchover;
 pub mod wait;
 
@@ -97,6 +98,20 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Bring a node back as the standby: as it is, by a rewind, else by a fresh copy beside its old data; shows first what only it has
+    Rejoin {
+        /// The node
+        node: NodeName,
+        /// By a fresh copy, whatever there is
+        #[arg(long)]
+        from_copy: bool,
+        /// Do not ask on the terminal; needed where there is none
+        #[arg(long)]
+        yes: bool,
+        /// Wait at most so long; the node goes on by itself afterwards
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
+        limit: Duration,
+    },
     /// Wait until the pair is healthy, the standby in sync and the app ready
     WaitHealthy {
         /// At most so long
@@ -135,7 +150,7 @@ impl Command {
     fn is_an_order(&self) -> bool {
         match self {
             Self::Run { act, .. } => *act,
-            Self::Switchover { .. } | Self::Failover { .. } => true,
+            Self::Switchover { .. } | Self::Failover { .. } | Self::Rejoin { .. } => true,
             Self::Status | Self::Explain { .. } | Self::History { .. } | Self::Pause { .. } | Self::Resume | Self::WaitHealthy { .. } => {
                 false
             }
@@ -209,6 +224,10 @@ impl CommandLine {
             Command::Switchover { to, within } => switchover::switchover(checker, to.as_ref(), *within).await,
             // Its option says it in so many words, so without a terminal it goes on, as scripts and the playbook expect.
             Command::Failover { yes, .. } => failover::failover(checker, |what| confirm(what, *yes, Unasked::GoesOn)).await,
+            Command::Rejoin { node, from_copy, yes, limit } => {
+                let way = rejoin::Way { from_copy: *from_copy, limit: *limit };
+                rejoin::rejoin(checker, node, way, |what| confirm(what, *yes, Unasked::IsRefused)).await
+            }
             Command::WaitHealthy { limit } => wait::wait_healthy(checker, *limit).await,
         }
     }

@@ -16,6 +16,7 @@
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
 //! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
+//! | [`drill`] | a failover rehearsed on a running system |
 //! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
 pub mod act;
@@ -24,6 +25,7 @@ pub mod command;
 pub mod decide;
 pub mod decision;
 pub mod docker;
+pub mod drill;
 pub mod error;
 pub mod gate;
 pub mod journal;

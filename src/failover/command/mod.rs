@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use super::act::Outcome;
+use super::drill;
 use super::error::Error;
 use super::lock::{Lock, Purpose};
 use super::observation::RuntimeView;
@@ -112,6 +113,18 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
         limit: Duration,
     },
+    /// Rehearse a failover on the running system: kill the primary, watch, count acknowledged rows, report
+    Drill {
+        /// Do not ask on the terminal; needed where there is none
+        #[arg(long)]
+        yes: bool,
+        /// The longest time without an acknowledged row that still holds
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+        max_outage: Duration,
+        /// Move the role back in the end, by a switchover
+        #[arg(long)]
+        switch_back: bool,
+    },
     /// Wait until the pair is healthy, the standby in sync and the app ready
     WaitHealthy {
         /// At most so long
@@ -151,9 +164,13 @@ impl Command {
         match self {
             Self::Run { act, .. } => *act,
             Self::Switchover { .. } | Self::Failover { .. } | Self::Rejoin { .. } => true,
-            Self::Status | Self::Explain { .. } | Self::History { .. } | Self::Pause { .. } | Self::Resume | Self::WaitHealthy { .. } => {
-                false
-            }
+            Self::Drill { .. }
+            | Self::Status
+            | Self::Explain { .. }
+            | Self::History { .. }
+            | Self::Pause { .. }
+            | Self::Resume
+            | Self::WaitHealthy { .. } => false,
         }
     }
 }
@@ -228,6 +245,10 @@ impl CommandLine {
                 let way = rejoin::Way { from_copy: *from_copy, limit: *limit };
                 rejoin::rejoin(checker, node, way, |what| confirm(what, *yes, Unasked::IsRefused)).await
             }
+            Command::Drill { yes, max_outage, switch_back } => {
+                let order = drill::Order { max_outage: *max_outage, switch_back: *switch_back };
+                drill::drill(checker, order, |what| confirm(what, *yes, Unasked::IsRefused)).await
+            }
             Command::WaitHealthy { limit } => wait::wait_healthy(checker, *limit).await,
         }
     }
@@ -282,12 +303,12 @@ async fn take_turn<P: Parts>(checker: &Checker<P>) -> Result<TurnOf<P>, Error> {
 }
 
 /// Who gives an order: the login name behind sudo, else that of the user.
-fn person() -> String {
+pub(super) fn person() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
     std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()).or(user).unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn refused(why: impl Into<String>, remedy: &str) -> Error {
+pub(super) fn refused(why: impl Into<String>, remedy: &str) -> Error {
     Error::Refused { why: why.into(), remedy: remedy.to_owned() }
 }
 
@@ -305,6 +326,6 @@ fn check_order(look: &Look) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_healthy(look: &Look) -> bool {
+pub(super) fn is_healthy(look: &Look) -> bool {
     look.decision.rule == super::decide::HEALTHY
 }

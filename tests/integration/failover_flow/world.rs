@@ -277,6 +277,7 @@ fn settings() -> Settings {
             flapping_limit: 3,
         },
         mode: Mode::Act,
+        drill: None,
     }
 }
 

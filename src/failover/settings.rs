@@ -36,6 +36,20 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// May passes act?
     pub mode: Mode,
+    /// As whom a drill writes; none where the file does not say.
+    pub drill: Option<DrillLogin>,
+}
+
+/// As whom a drill writes: the app's own role. Its password is read when a drill begins, so that no pass depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillLogin {
+    /// The app's database.
+    pub database: String,
+    /// The app's role.
+    pub user: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
 }
 
 /// What passes do with their decisions.
@@ -151,6 +165,7 @@ struct File {
     nodes: BTreeMap<NodeName, String>,
     #[serde(default)]
     mode: Mode,
+    drill: Option<DrillLogin>,
     #[serde(default)]
     thresholds: FileThresholds,
 }
@@ -263,6 +278,7 @@ impl Settings {
             flapping_window,
             thresholds,
             mode: file.mode,
+            drill: file.drill,
         })
     }
 

@@ -29,10 +29,12 @@ use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
 use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::node::configuration::leading;
+use understudy::node::discarded::Discarded;
 use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
+use understudy::postgres::timeline::Timelines;
 use understudy::record::{NodeName, Record, RecordError, RecordStore, Transition, TransitionKind};
 
 /// The nodes by index.
@@ -46,6 +48,8 @@ const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
 const CLIENTS: usize = 3;
 /// Ticks from a reload to the moment when the checkpointer notices it.
 const CHECKPOINTER_DELAY: u32 = 30;
+/// How long a forced checkpoint takes.
+const CHECKPOINT: Duration = Duration::from_millis(100);
 /// `wal_sender_timeout` of the nodes.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ticks for one delivery to the standby, commits in it, and commits that the clients try in a pass.
@@ -273,6 +277,7 @@ fn settings() -> Settings {
             flapping_limit: 3,
         },
         mode: Mode::Act,
+        drill: None,
     }
 }
 
@@ -983,6 +988,14 @@ impl Runtime for World {
         })
     }
 
+    async fn discarded(&self, _container: &str, _primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        self.runtime(None, |_| Ok(Vec::new()))
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        self.runtime(Some(format!("order a copy for {container}")), |_| Ok(()))
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.runtime(Some(format!("discard old data of {container}")), |state| {
             let index = state.of_container(container);
@@ -1060,7 +1073,12 @@ impl Servers for World {
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await
     }
 
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        self.server(at, None, |_, _| Ok(Timelines { ended: Vec::new(), current: 1 })).await
+    }
+
     async fn checkpoint(&self, at: IpAddr, _limit: Duration) -> Result<(), ServerError> {
+        sleep(CHECKPOINT).await;
         self.server(at, None, |_, _| Ok(())).await
     }
 

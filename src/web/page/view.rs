@@ -507,7 +507,10 @@ fn event(event: &Map<String, Value>) -> Event {
         "replayed" => (None, format!("{} has replayed all it received", node())),
         "promote_requested" => (None, format!("{} is asked to become primary", node())),
         "writable" => (None, format!("{} takes writes", node())),
-        "recorded" => (None, format!("The record names {}", to())),
+        "recorded" => {
+            let epoch = event.get("epoch").and_then(Value::as_u64).map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+            (None, format!("The record names {}{epoch}", to()))
+        }
         "failover_finished" => (Some(Level::Good), format!("Failover finished: {} is primary", to())),
         "switchover_finished" => (Some(Level::Good), format!("Switchover finished: {} is primary", to())),
         "rolled_back" => (Some(Level::Warn), format!("Rolled back: {} stays primary", node())),

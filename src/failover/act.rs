@@ -26,12 +26,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::clock::Clock;
 use super::decision::{Action, Decision};
 use super::journal::Journal;
+use super::parts::Parts;
 use super::runtime::{ContainerState, Runtime, RuntimeError};
 use super::servers::Servers;
 use super::settings::Settings;
@@ -55,17 +56,19 @@ const SYNC_LIMIT: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// What acting needs.
-pub struct Actor<'a, R, S, T, J> {
+pub struct Actor<'a, P: Parts> {
     /// Which containers are which nodes.
     pub settings: &'a Settings,
     /// The container runtime.
-    pub runtime: &'a R,
+    pub runtime: &'a P::Runtime,
     /// The two servers.
-    pub servers: &'a S,
+    pub servers: &'a P::Servers,
     /// Where the record is kept.
-    pub store: &'a T,
+    pub store: &'a P::Store,
     /// Where events go.
-    pub journal: &'a J,
+    pub journal: &'a P::Journal,
+    /// What the record's times come from.
+    pub clock: &'a P::Clock,
 }
 
 /// What acting has done, as far as the next pass has to know.
@@ -141,7 +144,7 @@ pub enum ActError {
     UnknownNode(NodeName),
 }
 
-impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
+impl<P: Parts> Actor<'_, P> {
     /// Carries out `decision`, made on `record`.
     ///
     /// # Errors
@@ -205,7 +208,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             from: from.clone(),
             to: to.clone(),
             step: Step::Intent,
-            since: Timestamp::now(),
+            since: self.clock.wall(),
             lossy,
             reason: reason.clone(),
         });
@@ -318,7 +321,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 ContainerState::Stopped { how, .. } => return Ok(Err(format!("{node} does not run any more ({how})"))),
                 ContainerState::Missing => return Ok(Err(format!("the container of {node} is gone"))),
             };
-            match self.servers.ask(at).await {
+            match self.servers.ask_again(at).await {
                 Ok(ServerStatus { role: RoleStatus::Standby(status), .. }) => {
                     answered = Instant::now();
                     if status.replay_paused {
@@ -391,7 +394,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         record.transition = None;
         if transition.kind == TransitionKind::Failover {
             let lossy = transition.lossy;
-            record.failovers.push(PastFailover { at: Timestamp::now(), from: from.clone(), to: to.clone(), epoch: record.epoch, lossy });
+            record.failovers.push(PastFailover { at: self.clock.wall(), from: from.clone(), to: to.clone(), epoch: record.epoch, lossy });
             let surplus = record.failovers.len().saturating_sub(KEPT_FAILOVERS);
             record.failovers.drain(..surplus);
         }
@@ -505,7 +508,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         self.settings.container(node).ok_or_else(|| ActError::UnknownNode(node.clone()))
     }
 
-    async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
+    /// The address of a node's container.
+    ///
+    /// # Errors
+    /// [`ActError::NoAddress`] where it does not run or has no network, or an error of the runtime.
+    pub async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
             ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {

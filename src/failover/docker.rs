@@ -67,18 +67,6 @@ impl Engine {
         self.agreed.get_or_try_init(agree).await
     }
 
-    /// A stream with one item for each of these containers that ends from now on. It ends itself when the Engine goes away; none where the Engine is away now.
-    pub async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()> + use<>> {
-        let docker = self.docker().await.ok()?;
-        let filters = std::collections::HashMap::from([
-            ("type".to_owned(), vec!["container".to_owned()]),
-            ("event".to_owned(), vec!["die".to_owned()]),
-            ("container".to_owned(), containers.to_vec()),
-        ]);
-        let options = EventsOptionsBuilder::new().filters(&filters).build();
-        Some(docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(|_| ()))
-    }
-
     /// Puts a question to the Engine and waits at most `limit`.
     async fn ask<T>(
         &self,
@@ -158,6 +146,17 @@ impl Engine {
 }
 
 impl Runtime for Engine {
+    async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()>> {
+        let docker = self.docker().await.ok()?;
+        let filters = std::collections::HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), vec!["die".to_owned()]),
+            ("container".to_owned(), containers.to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        Some(docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(|_| ()))
+    }
+
     async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
         match self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await {
             Ok(found) => {

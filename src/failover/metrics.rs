@@ -21,7 +21,7 @@ use super::decision::Action;
 use super::notify::Delivery;
 use super::observation::{AppView, ContainerView, InsideView, NodeView, RuntimeView, ServerView};
 use super::pass::{Look, needs_a_person};
-use crate::record::Step;
+use crate::record::{NodeName, Step};
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -72,7 +72,9 @@ impl Collector {
         let mut values = values.into_iter().peekable();
         if values.peek().is_some() {
             let gauges = Gauges::default();
-            values.for_each(|(labels, value)| drop(gauges.get_or_create(&labels).set(value)));
+            for (labels, value) in values {
+                gauges.get_or_create(&labels).set(value);
+            }
             self.registry.register(name, help, gauges);
         }
     }
@@ -83,7 +85,9 @@ impl Collector {
 
     fn counters(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
         let counters = Family::<Labels, Counter>::default();
-        values.into_iter().for_each(|(labels, value)| drop(counters.get_or_create(&labels).inc_by(value)));
+        for (labels, value) in values {
+            counters.get_or_create(&labels).inc_by(value);
+        }
         self.registry.register(name, help, counters);
     }
 }
@@ -156,7 +160,7 @@ fn about_the_record(collector: &mut Collector, look: &Look) {
     let Look { record, seen, .. } = look;
     let nodes = [&seen.primary.name, &seen.standby.name];
     let transition = record.transition.as_ref();
-    let fenced = |name| transition.is_some_and(|transition| transition.from == *name && transition.step >= Step::Fenced);
+    let fenced = |name: &NodeName| transition.is_some_and(|transition| transition.from == *name && transition.step >= Step::Fenced);
     let since = |at: Option<Timestamp>| at.map(|at| at.as_duration().as_secs_f64());
     collector.gauge("epoch", "Epoch of the record; grows by one at each change of primary", wide(record.epoch));
     collector.gauges(

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::Stream;
+
 use super::observation::InsideView;
 
 /// A container, as the runtime says.
@@ -50,6 +52,9 @@ pub enum RuntimeError {
 // The program runs on one thread and spawns none of these futures, so they need not be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait Runtime {
+    /// A stream with one item for each of these containers that ends from now on. It ends itself when the runtime goes away; none where it is away now.
+    async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()>>;
+
     /// Is it running?
     ///
     /// # Errors

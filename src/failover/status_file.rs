@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::pass::Look;
 use super::report;
+use super::settings::{Mode, Settings};
 use crate::replace_file;
 
 /// Passes may follow each other twenty times a second; what has not changed is not written more often than this.
@@ -42,9 +43,9 @@ impl StatusFile {
     }
 
     /// Shows what a pass saw and decided.
-    pub fn show(&self, look: &Look) {
+    pub fn show(&self, look: &Look, settings: &Settings) {
         let step = look.record.transition.as_ref().map(|transition| transition.step);
-        self.write(format!("{} {} {step:?}", look.decision.rule.id, look.record.epoch), || of_look(look));
+        self.write(format!("{} {} {step:?}", look.decision.rule.id, look.record.epoch), || of_look(look, settings));
     }
 
     /// Shows that a pass could not look.
@@ -67,17 +68,19 @@ impl StatusFile {
 }
 
 /// The file's content after a pass that looked.
-#[must_use]
-pub fn of_look(look: &Look) -> Value {
+fn of_look(look: &Look, settings: &Settings) -> Value {
     let seen = &look.seen;
+    let explained = report::explain(look, settings).json;
     let behind = seen.link().and_then(|link| link.behind).map(|bytes| (bytes, Duration::ZERO)).or(seen.elapsed.behind);
     json!({
         "version": 1,
         "at": Timestamp::now().to_string(),
         "error": null,
         "remedy": null,
-        "status": report::status(look, None).json,
-        "gates": report::explain(look).json.get("gates"),
+        "status": report::status(look, settings, None, None).json,
+        "acts": settings.mode == Mode::Act,
+        "says_no": explained.get("says_no"),
+        "gates": explained.get("gates"),
         "standby_behind": behind.map(|(bytes, age)| json!({ "bytes": bytes, "age_seconds": age.as_secs_f64() })),
         "recent_failovers": seen.elapsed.recent_failovers,
         "flapping_limit": seen.thresholds.flapping_limit,

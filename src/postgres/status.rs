@@ -1,10 +1,8 @@
 //! What a server says of itself, in one round trip.
 
-use std::time::Duration;
-
 use tokio_postgres::SimpleQueryMessage;
 
-use super::connection::{ServerError, Session, Target, connect, within};
+use super::connection::{ServerError, Session};
 use super::lsn::Lsn;
 
 /// What a server says of itself.
@@ -96,18 +94,6 @@ const STATUS_QUERY: &str = "SELECT (SELECT system_identifier::text FROM pg_catal
      CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_catalog.max( \
        pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), restart_lsn)))::pg_catalog.int8::text \
        FROM pg_catalog.pg_replication_slots WHERE restart_lsn IS NOT NULL) END";
-
-/// Connects afresh and asks, all within `deadline`.
-///
-/// # Errors
-/// See [`ServerError`].
-pub async fn ask(target: &Target, deadline: Duration) -> Result<ServerStatus, ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        status(&session).await
-    })
-    .await
-}
 
 /// Asks over an open session. The caller puts the deadline around it.
 ///

@@ -1,7 +1,7 @@
 //! The app: a page at `/`, `/health`, `/ready` and `/metrics`, following the primary by itself.
 //!
 //! ```text
-//!   cluster.json ──every 100 ms──► primary ──pool──► pg-a or pg-b
+//!   cluster.json ──when replaced─► primary ──pool──► pg-a or pg-b
 //!                                     ▲
 //!   GET /ready ──► readiness ─────────┘      one deadline around pool, connect and query
 //!   GET /health    touches nothing
@@ -26,6 +26,7 @@ mod password;
 pub mod primary;
 pub mod readiness;
 mod record_view;
+mod record_watch;
 pub mod routes;
 pub mod settings;
 pub mod startup;

@@ -169,7 +169,7 @@ async fn it_follows_the_pair_live_without_a_reload() {
     keep_pictures(&browser, &stage, "refused").await;
 
     // A person pauses the tool.
-    let pause = Pause { since: Timestamp::now(), by: "ada".to_owned(), reason: "moving the disk <b>now</b>".to_owned() };
+    let pause = Pause { since: Timestamp::now(), by: "ada".to_owned(), reason: "moving the disk <b>now</b>".to_owned(), until: None };
     stage.record.save(&Record { paused: Some(pause), ..stage.healthy() }).unwrap();
     stage.see("healthy");
     browser.until("the pause, as text", &says("By ada: moving the disk <b>now</b>.")).await;

@@ -16,5 +16,8 @@ mod throwaway_server {
     pub const PASSWORD: &str = "hush";
 }
 
+/// Metrics, alerts and the dashboard.
+mod monitoring;
+
 /// The page as a person sees it.
 mod page;

@@ -34,7 +34,10 @@ impl Stage {
         stage.record.save(&stage.healthy()).unwrap();
         stage.see("healthy");
         for (event, details) in [
-            ("decision", json!({ "epoch": 1, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" })),
+            (
+                "decision",
+                json!({ "epoch": 1, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" }),
+            ),
             ("paused", json!({ "epoch": 1, "by": "ada", "reason": "moving the disk" })),
             ("resumed", json!({ "epoch": 1, "by": "ada" })),
         ] {
@@ -58,10 +61,16 @@ impl Stage {
             ("recorded", json!({ "epoch": 2, "from": "pg-b", "to": "pg-a", "seconds": 0.113, "reason": because })),
             ("failover_finished", json!({ "epoch": 2, "from": "pg-b", "to": "pg-a", "reason": because })),
             ("app_ready", json!({ "epoch": 2 })),
-            ("node_started", json!({ "epoch": 2, "node": "pg-b", "reason": "R320: the standby's container does not run (exited with code 137)" })),
+            (
+                "node_started",
+                json!({ "epoch": 2, "node": "pg-b", "reason": "R320: the standby's container does not run (exited with code 137)" }),
+            ),
             ("standby_streaming", json!({ "epoch": 2, "node": "pg-b" })),
             ("sync_restored", json!({ "epoch": 2, "node": "pg-b", "seconds": 0.184 })),
-            ("decision", json!({ "epoch": 2, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" })),
+            (
+                "decision",
+                json!({ "epoch": 2, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" }),
+            ),
         ] {
             self.journal.append(event, details);
         }
@@ -169,7 +178,7 @@ async fn it_follows_the_pair_live_without_a_reload() {
     keep_pictures(&browser, &stage, "refused").await;
 
     // A person pauses the tool.
-    let pause = Pause { since: Timestamp::now(), by: "ada".to_owned(), reason: "moving the disk <b>now</b>".to_owned() };
+    let pause = Pause { since: Timestamp::now(), by: "ada".to_owned(), reason: "moving the disk <b>now</b>".to_owned(), until: None };
     stage.record.save(&Record { paused: Some(pause), ..stage.healthy() }).unwrap();
     stage.see("healthy");
     browser.until("the pause, as text", &says("By ada: moving the disk <b>now</b>.")).await;
@@ -209,7 +218,9 @@ async fn it_is_whole_without_scripts_and_to_those_who_do_not_see_it() {
     browser.look_on(DESKTOP).await;
     browser.open(&stage.url()).await;
     let text = browser.text().await;
-    for words in ["All is well", "pg-a", "primary", "commits wait for the standby", "Failover finished: pg-a is primary", "a snapshot of", "reload"] {
+    for words in
+        ["All is well", "pg-a", "primary", "commits wait for the standby", "Failover finished: pg-a is primary", "a snapshot of", "reload"]
+    {
         assert!(text.contains(words), "{words} in\n{text}");
     }
     assert!(!text.contains("What you see is old"), "{text}");

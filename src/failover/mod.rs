@@ -17,6 +17,7 @@
 //! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
 //! | [`drill`] | a failover rehearsed on a running system |
+//! | [`outward`], [`status_file`] | what is told to those who look on, after acting and never in its way |
 //! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
 pub mod act;
@@ -33,10 +34,12 @@ pub mod lock;
 pub mod memory;
 pub mod observation;
 pub mod observe;
+pub mod outward;
 pub mod parts;
 pub mod pass;
 pub mod report;
 pub mod runtime;
 pub mod servers;
 pub mod settings;
+pub mod status_file;
 pub mod words;

@@ -16,6 +16,7 @@ use super::lock::{Lock, LockFiles, Purpose};
 use super::memory::{Memory, MemoryFile, MemoryStore};
 use super::observation::{AppView, Observation, PauseView, ServerView};
 use super::observe::{HttpApp, observe};
+use super::outward::Outward;
 use super::parts::{Host, Parts};
 use super::runtime::Runtime;
 use super::servers::PairServers;
@@ -59,6 +60,8 @@ pub struct Checker<P: Parts = Host> {
     pub memories: P::Memories,
     /// Who may act.
     pub lock: P::Lock,
+    /// Those who look on; None where nobody does, as in a simulation.
+    pub outward: Option<Outward>,
 }
 
 /// What a look without acting gives.
@@ -106,6 +109,7 @@ impl Checker {
             clock: HostClock,
             memories: MemoryFile::new(state.join("memory.json")),
             lock: LockFiles::new(state),
+            outward: Some(Outward::new(state)),
             settings,
         })
     }
@@ -150,7 +154,11 @@ impl<P: Parts> Checker<P> {
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
     pub async fn pass(&self, _turn: &TurnOf<P>) -> Result<Pass, Error> {
-        let mut look = self.look().await?;
+        let looked = self.look().await;
+        if let (Some(outward), Err(error)) = (&self.outward, &looked) {
+            outward.tell_error(error);
+        }
+        let mut look = looked?;
         self.tell(&mut look);
         let outcome = match self.settings.mode {
             Mode::Act => {
@@ -180,6 +188,11 @@ impl<P: Parts> Checker<P> {
         }
         if let Err(error) = self.memories.save(&look.memory) {
             log::error!("cannot keep the memory of this pass, so the next one knows nothing of it: {error}");
+        }
+        // This pass is the last one now.
+        look.last_pass_ago = Some(Duration::ZERO);
+        if let Some(outward) = &self.outward {
+            outward.tell(&look, &self.settings);
         }
         Ok(Pass { look, outcome })
     }

@@ -276,11 +276,16 @@ fn nodes_json(seen: &Observation) -> Value {
             value.insert("streaming".to_owned(), json!(status.streaming));
             value.insert("received".to_owned(), json!(status.received));
             value.insert("replayed".to_owned(), json!(status.replayed));
+            value.insert("timeline".to_owned(), json!(status.timeline));
         }
         if let (ServerView::Primary { status, .. }, Some(value)) = (&node.server, value.as_object_mut()) {
             value.insert("flushed".to_owned(), json!(status.flushed));
             value.insert("synchronous_standby_names".to_owned(), json!(status.synchronous_standby_names));
             value.insert("standby_behind_bytes".to_owned(), json!(seen.link().and_then(|link| link.behind)));
+            value.insert("standby_streams".to_owned(), json!(seen.link().is_some_and(|link| link.streaming)));
+            value.insert("standby_synchronous".to_owned(), json!(seen.link().is_some_and(|link| link.synchronous)));
+            value.insert("timeline".to_owned(), json!(status.timeline));
+            value.insert("slot_retained_bytes".to_owned(), json!(status.slot_retained));
         }
         nodes.insert(node.name.to_string(), value);
     }

@@ -80,7 +80,7 @@ fn thresholds() -> Thresholds {
 
 fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
     let lsn = Some("0/3000000".parse().unwrap());
-    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming }
+    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming, timeline: Some(1) }
 }
 
 fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
@@ -94,6 +94,8 @@ fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
         synchronous_standby_names: if waits == "free" { String::new() } else { "\"pg-b\"".to_owned() },
         synchronous_commit: if waits == "weak" { "local" } else { "on" }.to_owned(),
         standbys: if link == "lost" { Vec::new() } else { vec![row] },
+        timeline: Some(1),
+        slot_retained: Some(0),
     }
 }
 

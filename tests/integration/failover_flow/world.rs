@@ -474,6 +474,7 @@ impl World {
             servers: part(),
             store: part(),
             journal: part(),
+            outward: None,
             app: part(),
             clock: part(),
             memories: part(),
@@ -1022,6 +1023,8 @@ impl Servers for World {
                     synchronous_standby_names: if server.written { format!("\"{}\"", peer.name) } else { String::new() },
                     synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
+                    timeline: None,
+                    slot_retained: None,
                 })
             } else {
                 RoleStatus::Standby(StandbyStatus {
@@ -1030,6 +1033,7 @@ impl Servers for World {
                     received: Some(lsn(node.log().len())),
                     replayed: Some(lsn(server.replayed)),
                     drained: false,
+                    timeline: None,
                 })
             };
             Ok(ServerStatus { system_identifier: IDENTITY.to_owned(), role })

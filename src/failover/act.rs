@@ -26,7 +26,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::clock::Clock;
@@ -177,7 +177,10 @@ impl<P: Parts> Actor<'_, P> {
                 );
                 Ok(Outcome::Done)
             }
-            Action::DropToAsync => self.drop_to_async(record, decision).await,
+            Action::DropToAsync => {
+                self.drop_to_async(record, json!({ "rule": decision.rule.id, "reason": decision.reason.to_string() })).await?;
+                Ok(Outcome::Done)
+            }
             Action::RestoreSync => self.restore_sync(record).await,
             Action::RestartApp => {
                 self.runtime.restart(&self.settings.app_container).await?;
@@ -321,7 +324,7 @@ impl<P: Parts> Actor<'_, P> {
                 ContainerState::Stopped { how, .. } => return Ok(Err(format!("{node} does not run any more ({how})"))),
                 ContainerState::Missing => return Ok(Err(format!("the container of {node} is gone"))),
             };
-            match self.servers.ask(at).await {
+            match self.servers.ask_again(at).await {
                 Ok(ServerStatus { role: RoleStatus::Standby(status), .. }) => {
                     answered = Instant::now();
                     if status.replay_paused {
@@ -448,14 +451,21 @@ impl<P: Parts> Actor<'_, P> {
     }
 
     /// The record first: were the setting emptied first, a crash in between would leave a standby that lacks commits and is called eligible.
-    async fn drop_to_async(&self, record: &Record, decision: &Decision) -> Result<Outcome, ActError> {
+    /// `why` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn drop_to_async(&self, record: &Record, why: Value) -> Result<(), ActError> {
         self.mark_ineligible(record)?;
         let at = self.address(&record.primary).await?;
         let set = self.servers.set_synchronous_standby(at, None).await;
         set.map_err(|source| ActError::Server { node: record.primary.clone(), doing: "let commits go on without the standby", source })?;
-        self.journal
-            .append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
-        Ok(Outcome::Done)
+        let mut details = json!({ "epoch": record.epoch });
+        if let (Value::Object(details), Value::Object(why)) = (&mut details, why) {
+            details.extend(why);
+        }
+        self.journal.append("dropped_to_async", details);
+        Ok(())
     }
 
     /// The record last: see the module's text.
@@ -508,7 +518,11 @@ impl<P: Parts> Actor<'_, P> {
         self.settings.container(node).ok_or_else(|| ActError::UnknownNode(node.clone()))
     }
 
-    async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
+    /// The address of a node's container.
+    ///
+    /// # Errors
+    /// [`ActError::NoAddress`] where it does not run or has no network, or an error of the runtime.
+    pub async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
             ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {

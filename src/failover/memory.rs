@@ -224,6 +224,13 @@ impl Memory {
         }
     }
 
+    /// Where the primary's log ended when it was last seen, and how long before the latest look that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Lsn, Duration)> {
+        let position = self.primary_position.as_ref()?;
+        Some((position.lsn, Duration::from_millis(self.looked_at.saturating_sub(position.at))))
+    }
+
     /// Is something going on that calls for passes in quick succession?
     #[must_use]
     pub fn is_suspicious(&self) -> bool {

@@ -14,13 +14,15 @@ use super::error::Error;
 use super::journal::{Journal, JournalFile};
 use super::lock::{Lock, LockFiles, Purpose};
 use super::memory::{Memory, MemoryFile, MemoryStore};
-use super::observation::{AppView, Observation, ServerView};
+use super::observation::{AppView, Observation, PauseView, ServerView};
 use super::observe::{HttpApp, observe};
+use super::outward::Outward;
 use super::parts::{Host, Parts};
 use super::runtime::Runtime;
 use super::servers::PairServers;
-use super::settings::Settings;
+use super::settings::{Mode, Settings};
 use super::words::in_one_line;
+use crate::postgres::lsn::Lsn;
 use crate::record::{Record, RecordFile, RecordStore};
 use futures_util::StreamExt;
 
@@ -58,6 +60,8 @@ pub struct Checker<P: Parts = Host> {
     pub memories: P::Memories,
     /// Who may act.
     pub lock: P::Lock,
+    /// Those who look on; None where nobody does, as in a simulation.
+    pub outward: Option<Outward>,
 }
 
 /// What a look without acting gives.
@@ -71,6 +75,14 @@ pub struct Look {
     /// How long ago a pass that acts looked, as far as known: None before the first one of this boot.
     pub last_pass_ago: Option<Duration>,
     memory: Memory,
+}
+
+impl Look {
+    /// Where the primary's log ended when it was last seen, and how long ago that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Lsn, Duration)> {
+        self.memory.primary_position()
+    }
 }
 
 /// A whole pass.
@@ -90,13 +102,14 @@ impl Checker {
         let state = &settings.state_directory;
         Ok(Self {
             runtime: Engine::new(&settings.docker_socket),
-            servers: PairServers { login: settings.login.clone(), deadline: settings.probe_deadline },
+            servers: PairServers::new(settings.login.clone(), settings.probe_deadline),
             store: RecordFile::new(settings.record_path()),
             journal: JournalFile::new(state.join("events.jsonl")),
             app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
             clock: HostClock,
             memories: MemoryFile::new(state.join("memory.json")),
             lock: LockFiles::new(state),
+            outward: Some(Outward::new(&settings)),
             settings,
         })
     }
@@ -128,7 +141,8 @@ impl<P: Parts> Checker<P> {
         }
         let memory = self.memories.load();
         let last_pass_ago = memory.age(&began);
-        let mut seen = observe(&self.settings, &record, &self.runtime, &self.servers, &self.app, memory.is_suspicious()).await;
+        let mut seen =
+            observe(&self.settings, &record, &self.runtime, &self.servers, &self.app, memory.is_suspicious(), self.clock.wall()).await;
         let memory = memory.after(&seen, record.epoch, &began, &self.clock.moment());
         seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, self.clock.wall()));
         let decision = decide(&seen);
@@ -140,10 +154,22 @@ impl<P: Parts> Checker<P> {
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
     pub async fn pass(&self, _turn: &TurnOf<P>) -> Result<Pass, Error> {
-        let mut look = self.look().await?;
+        let began = Instant::now();
+        let looked = self.look().await;
+        if let (Some(outward), Err(error)) = (&self.outward, &looked) {
+            outward.tell_error(error, began.elapsed());
+        }
+        let mut look = looked?;
         self.tell(&mut look);
-        self.adopt_identity(&mut look)?;
-        let outcome = self.actor().act(&look.decision, &look.record).await;
+        let outcome = match self.settings.mode {
+            Mode::Act => {
+                self.adopt_identity(&mut look)?;
+                self.end_pause(&mut look)?;
+                self.actor().act(&look.decision, &look.record).await
+            }
+            // Not even the record is written: whoever turns this on is promised that nothing is touched.
+            Mode::Observe => Ok(Outcome::Idle),
+        };
         let now = self.clock.moment();
         match &outcome {
             Ok(Outcome::Started(node)) => look.memory.started(node, &now),
@@ -163,6 +189,11 @@ impl<P: Parts> Checker<P> {
         }
         if let Err(error) = self.memories.save(&look.memory) {
             log::error!("cannot keep the memory of this pass, so the next one knows nothing of it: {error}");
+        }
+        // This pass is the last one now.
+        look.last_pass_ago = Some(Duration::ZERO);
+        if let Some(outward) = &self.outward {
+            outward.tell(&look, &self.settings, outcome.is_err(), began.elapsed());
         }
         Ok(Pass { look, outcome })
     }
@@ -189,8 +220,12 @@ impl<P: Parts> Checker<P> {
         } else {
             log::info!("{words}")
         }
+        let only_observes = self.settings.mode == Mode::Observe && decision.action.is_deed();
+        if only_observes {
+            log::warn!("observing only: would have done {}", decision.action.name());
+        }
         self.journal.append(
-            "decision",
+            if only_observes { "would_have" } else { "decision" },
             json!({ "epoch": record.epoch, "rule": decision.rule.id, "action": decision.action.name(), "reason": decision.reason.to_string() }),
         );
     }
@@ -203,6 +238,18 @@ impl<P: Parts> Checker<P> {
             look.record.system_identifier = Some(system_identifier.clone());
             self.store.save(&look.record)?;
             self.journal.append("identity_recorded", json!({ "epoch": look.record.epoch, "system_identifier": system_identifier }));
+        }
+        Ok(())
+    }
+
+    /// Takes a pause whose time is over out of the record. The decision did not count it any more.
+    fn end_pause(&self, look: &mut Look) -> Result<(), Error> {
+        if look.seen.record.pause == PauseView::Left(Duration::ZERO)
+            && let Some(pause) = look.record.paused.take()
+        {
+            self.store.save(&look.record)?;
+            self.journal.append("pause_ended", json!({ "epoch": look.record.epoch, "by": pause.by, "reason": pause.reason }));
+            log::info!("the pause by {} is over: {}", pause.by, pause.reason);
         }
         Ok(())
     }

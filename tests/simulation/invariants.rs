@@ -261,8 +261,9 @@ impl State {
 
 /// The bound that `failover --accept-data-loss` has named: bytes, and the age of the position that it counts from.
 fn printed_bound(reason: &str) -> Option<(u64, Duration)> {
-    let (_, rest) = reason.split_once("it was ")?;
-    let (bytes, rest) = rest.split_once(" bytes behind the primary's position of ")?;
+    let (_, rest) = reason.split_once("data loss accepted: ")?;
+    let (bytes, rest) = rest.split_once(" bytes of the log are lost for certain")?;
+    let (_, rest) = rest.split_once("when it was last seen, ")?;
     let (age, _) = rest.split_once(" s ago")?;
     // Printed to a tenth of a second, and a commit's acknowledgement takes a tick or two.
     Some((bytes.parse().ok()?, Duration::from_secs_f64(age.parse::<f64>().ok()? + 0.3)))

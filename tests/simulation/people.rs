@@ -35,10 +35,10 @@ pub async fn give_orders(world: World) {
 pub async fn give(world: &World, order: Order) {
     let given = world.run("a person's order", async move |checker| {
         let answer = match order {
-            Order::Switchover => command::switchover(&checker, None).await,
-            Order::Pause => command::pause(&checker, "the simulation says so").await,
-            Order::Resume => command::resume(&checker).await,
-            Order::Failover => command::failover(&checker).await,
+            Order::Switchover => command::switchover::switchover(&checker, None, Duration::from_secs(5)).await,
+            Order::Pause => command::pause::pause(&checker, "the simulation says so", None).await,
+            Order::Resume => command::pause::resume(&checker).await,
+            Order::Failover => command::failover::failover(&checker, |_| Ok(())).await,
         };
         match answer {
             Ok((report, _)) => ("order carried out", report.text),

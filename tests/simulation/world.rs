@@ -24,7 +24,7 @@ use understudy::failover::lock::{Lock, LockError, Purpose};
 use understudy::failover::observation::Thresholds;
 use understudy::failover::parts::Parts;
 use understudy::failover::pass::Checker;
-use understudy::failover::settings::{Login, Settings};
+use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::record::NodeName;
 
 use crate::broken_rules::BrokenRule;
@@ -152,6 +152,10 @@ fn settings() -> Settings {
         login: Login { port: 5432, user: "u".to_owned(), password: "p".to_owned(), database: "d".to_owned() },
         probe_deadline: Duration::from_millis(700),
         flapping_window: Duration::from_secs(1_800),
+        mode: Mode::Act,
+        drill: None,
+        metrics_file: None,
+        notify: None,
         thresholds: Thresholds {
             suspicion_passes: 3,
             suspicion: Duration::from_millis(2_500),
@@ -267,6 +271,7 @@ impl World {
             clock: part(),
             memories: part(),
             lock: part(),
+            outward: None,
         };
         let ended = tokio::select! {
             biased;

@@ -27,12 +27,14 @@ use understudy::failover::parts::Parts;
 use understudy::failover::pass::{Checker, Pass};
 use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
-use understudy::failover::settings::{Login, Settings};
+use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::node::configuration::leading;
+use understudy::node::discarded::Discarded;
 use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
+use understudy::postgres::timeline::Timelines;
 use understudy::record::{NodeName, Record, RecordError, RecordStore, Transition, TransitionKind};
 
 /// The nodes by index.
@@ -46,6 +48,8 @@ const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
 const CLIENTS: usize = 3;
 /// Ticks from a reload to the moment when the checkpointer notices it.
 const CHECKPOINTER_DELAY: u32 = 30;
+/// How long a forced checkpoint takes.
+const CHECKPOINT: Duration = Duration::from_millis(100);
 /// `wal_sender_timeout` of the nodes.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ticks for one delivery to the standby, commits in it, and commits that the clients try in a pass.
@@ -272,6 +276,10 @@ fn settings() -> Settings {
             start_attempts: 3,
             flapping_limit: 3,
         },
+        mode: Mode::Act,
+        drill: None,
+        metrics_file: None,
+        notify: None,
     }
 }
 
@@ -379,6 +387,11 @@ impl World {
         self.state().reboot();
     }
 
+    /// The record does not vouch for the standby any more.
+    pub fn doubt_the_standby(&self) {
+        self.state().record.standby_eligible = false;
+    }
+
     /// From now on a killed container goes on, or not any more.
     pub fn let_kill_work(&self, works: bool) {
         self.state().kill_works = works;
@@ -423,6 +436,17 @@ impl World {
         state.interruption = Some((state.effects + count, what));
     }
 
+    /// How many effects there were so far: calls that change something.
+    pub fn effects(&self) -> u32 {
+        self.state().effects
+    }
+
+    /// How often an event was told so far.
+    pub fn told(&self, event: &str) -> usize {
+        let words = format!("event: {event} ");
+        self.state().trace.iter().filter(|line| line.contains(&words)).count()
+    }
+
     /// It will not happen any more.
     pub fn forget_interruption(&self) {
         self.state().interruption = None;
@@ -444,7 +468,7 @@ impl World {
     }
 
     /// The very program that production runs, standing on this world.
-    fn checker(&self) -> Checker<World> {
+    pub fn checker(&self) -> Checker<World> {
         let part = || self.clone();
         Checker {
             settings: self.settings.clone(),
@@ -452,10 +476,12 @@ impl World {
             servers: part(),
             store: part(),
             journal: part(),
+            outward: None,
             app: part(),
             clock: part(),
             memories: part(),
             lock: part(),
+            outward: None,
         }
     }
 
@@ -965,6 +991,14 @@ impl Runtime for World {
         })
     }
 
+    async fn discarded(&self, _container: &str, _primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        self.runtime(None, |_| Ok(Vec::new()))
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        self.runtime(Some(format!("order a copy for {container}")), |_| Ok(()))
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.runtime(Some(format!("discard old data of {container}")), |state| {
             let index = state.of_container(container);
@@ -992,6 +1026,8 @@ impl Servers for World {
                     synchronous_standby_names: if server.written { format!("\"{}\"", peer.name) } else { String::new() },
                     synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
+                    timeline: Some(1),
+                    slot_retained: Some(0),
                 })
             } else {
                 RoleStatus::Standby(StandbyStatus {
@@ -1000,6 +1036,7 @@ impl Servers for World {
                     received: Some(lsn(node.log().len())),
                     replayed: Some(lsn(server.replayed)),
                     drained: false,
+                    timeline: Some(1),
                 })
             };
             Ok(ServerStatus { system_identifier: IDENTITY.to_owned(), role })
@@ -1037,6 +1074,15 @@ impl Servers for World {
             Ok(())
         };
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await
+    }
+
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        self.server(at, None, |_, _| Ok(Timelines { ended: Vec::new(), current: 1 })).await
+    }
+
+    async fn checkpoint(&self, at: IpAddr, _limit: Duration) -> Result<(), ServerError> {
+        sleep(CHECKPOINT).await;
+        self.server(at, None, |_, _| Ok(())).await
     }
 
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError> {

@@ -12,8 +12,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use understudy::failover::observation::InsideView;
 use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
+use understudy::node::discarded::Discarded;
 use understudy::node::plan::Noted;
 use understudy::postgres::connection::ServerError;
+use understudy::postgres::timeline::Timelines;
 
 use super::postgres::{Data, Phase, Server};
 use super::{A, B, Hand, State, TICK};
@@ -115,6 +117,8 @@ pub struct Node {
     pub starts_slowly: bool,
     pub kill_fails: bool,
     pub stop_hangs: bool,
+    /// A person has ordered a fresh copy.
+    pub copy_ordered: bool,
 }
 
 impl Node {
@@ -140,6 +144,7 @@ impl Node {
             starts_slowly: false,
             kill_fails: false,
             stop_hangs: false,
+            copy_ordered: false,
         }
     }
 
@@ -457,6 +462,20 @@ impl Runtime for Hand {
             Ok(())
         };
         self.engine(Some(("note lead", format!("{epoch} on {index}"))), None, DEED, note).await
+    }
+
+    /// What a person reads before a rejoin; nothing is decided by it.
+    async fn discarded(&self, _container: &str, _primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        self.engine(None, None, DEED, |_| Ok(Vec::new())).await
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        let index = of_container(container);
+        let order = |state: &mut State| {
+            state.nodes[index].copy_ordered = true;
+            Ok(())
+        };
+        self.engine(Some(("order a copy", format!("on {index}"))), None, DEED, order).await
     }
 
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {

@@ -109,7 +109,8 @@ impl State {
             unpromoted: data.unpromoted,
             rewinding: data.rewinding,
         });
-        let plan = BrokenRule::plan(self.broken, plan(&name(index), &record, &volume, node.noted));
+        let plan = plan(&name(index), &record, &volume, node.noted);
+        let plan = BrokenRule::plan(self.broken, if node.copy_ordered { plan.by_copy(&record) } else { plan });
         self.say(|| format!("postgres-node {index}: {plan:?}"));
         let (basis, ticks) = (basis(&record), self.rng.u32(0..3));
         let joining = |how, ticks| Ok(Preparation::Joining { basis: basis.clone(), how, ticks, waited: 0 });
@@ -195,7 +196,7 @@ impl State {
         if let (Join::Clone { keep }, Some(replaced)) = (how, replaced.filter(|replaced| !replaced.rewinding)) {
             node.kept.push(Kept { data: replaced, forever: keep });
         }
-        node.slot_lost = false;
+        (node.slot_lost, node.copy_ordered) = (false, false);
         self.tally.count(if how == Join::Rewind { "rewound" } else { "copied" });
         Ok(Preparation::Ready { basis, ticks: 1, leads: false })
     }

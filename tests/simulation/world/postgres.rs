@@ -19,6 +19,7 @@ use understudy::failover::servers::Servers;
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
+use understudy::postgres::timeline::Timelines;
 use understudy::record::NodeName;
 
 use super::clients::Ids;
@@ -86,6 +87,11 @@ impl Data {
 
     pub fn timeline(&self) -> u32 {
         self.timelines.last().map_or(1, |(timeline, _)| *timeline)
+    }
+
+    fn history(&self) -> Timelines {
+        let ended = self.timelines.windows(2).map(|pair| (pair[0].0, lsn(pair[1].1))).collect();
+        Timelines { ended, current: self.timeline() }
     }
 
     /// Where this history leaves a timeline; None where it never was on it.
@@ -388,6 +394,8 @@ impl Servers for Hand {
                     synchronous_standby_names: if server.written { format!("\"{peer}\"") } else { String::new() },
                     synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
+                    timeline: Some(data.timeline()),
+                    slot_retained: Some(0),
                 })
             } else {
                 let received = if server.received { data.flushed.max(server.replayed) } else { server.replayed };
@@ -397,6 +405,7 @@ impl Servers for Hand {
                     replay_paused: node.replay_paused,
                     received: Some(lsn(received)),
                     replayed: Some(lsn(server.replayed)),
+                    timeline: Some(data.timeline()),
                     drained: !streaming && server.replayed == data.end(),
                 })
             };
@@ -429,6 +438,20 @@ impl Servers for Hand {
         let synchronous = standby.is_some();
         let kind = if synchronous { "set sync" } else { "set async" };
         self.server(at, Some((kind, at.to_string())), |state, index| state.set_synchronous(index, synchronous)).await
+    }
+
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        let work = |state: &mut State, index: usize| Ok(state.nodes[index].data.as_ref().unwrap().history());
+        self.server(at, None, work).await
+    }
+
+    async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError> {
+        let time = self.call(None, |state| Duration::from_millis(state.rng.u64(10..1_500))).await;
+        sleep(time.min(limit)).await;
+        if time > limit {
+            return Err(ServerError::TimedOut(limit));
+        }
+        self.server(at, None, |_, _| Ok(())).await
     }
 
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError> {

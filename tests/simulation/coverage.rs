@@ -12,13 +12,15 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("R240", "somebody would have to put standby.signal into the primary's data directory"),
     ("R250", "default_transaction_read_only is not modelled"),
     ("R260", "a stranger's data directory is not modelled"),
+    ("R300", "somebody would have to empty synchronous_standby_names by hand"),
     ("R328", "synchronous_commit is not modelled"),
+    ("R362", "it takes ten minutes without a stream"),
     ("R990", "it has to be impossible"),
 ];
 
 /// The effects at which a program has to have died, before and after, somewhere in a long run.
 const EFFECTS: &[&str] =
-    &["record", "kill", "stop", "start", "promote", "relax", "note lead", "set sync", "settle", "set async", "discard old data", "restart", "restart app"];
+    &["record", "kill", "stop", "start", "promote", "relax", "note lead", "set sync", "settle", "set async", "discard old data", "restart app"];
 
 /// Counters.
 #[derive(Debug, Default)]

@@ -204,11 +204,8 @@ impl World {
             accepted_at: None,
             app_was_ready: true,
         };
-        let world = Self {
-            state: Rc::new(RefCell::new(state)),
-            settings: Rc::new(RefCell::new(settings())),
-            rebooted: Rc::new(Notify::new()),
-        };
+        let world =
+            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings())), rebooted: Rc::new(Notify::new()) };
         if let Some(broken) = broken {
             broken.set_up(&mut world.settings.borrow_mut());
         }
@@ -273,6 +270,7 @@ impl World {
             lock: part(),
             outward: None,
         };
+        let _fuse = Fuse { world: self.clone(), name };
         let ended = tokio::select! {
             biased;
             () = process.gone.notified() => None,
@@ -286,7 +284,22 @@ impl World {
         }
         ended.filter(|_| alive)
     }
+}
 
+/// A program of ours that panics does so in a task, where nobody would hear it.
+struct Fuse {
+    world: World,
+    name: &'static str,
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut state) = self.world.state.try_borrow_mut()
+        {
+            state.violate(format!("{} panicked", self.name));
+        }
+    }
 }
 
 impl State {

@@ -281,7 +281,8 @@ impl State {
         let node = &mut self.nodes[index];
         let Some((until, since, again)) = node.stopping else { return };
         let moves = node.run == Run::Running && !node.is_stopped_by_signal && !node.stop_hangs;
-        let has_all = |server: &Server| !server.primary || server.row.is_none_or(|(flushed, _)| Some(flushed) == node.data.as_ref().map(Data::end));
+        let has_all =
+            |server: &Server| !server.primary || server.row.is_none_or(|(flushed, _)| Some(flushed) == node.data.as_ref().map(Data::end));
         let is_done = moves && (node.server.as_ref().is_none_or(has_all) || since.elapsed() > SHUTDOWN);
         let is_killed = Instant::now() >= until && !node.kill_fails;
         if is_done || is_killed {
@@ -349,10 +350,16 @@ fn not_running(container: &str, doing: &'static str) -> RuntimeError {
 impl Runtime for Hand {
     async fn endings(&self, _containers: &[String]) -> Option<impl Stream<Item = ()>> {
         let away = self.call(None, |state| state.engine.away || state.engine.hangs).await;
-        let (heard, ended) = (self.state().engine.ended, self.state().engine.something_ended.clone());
+        let (heard, ended) = {
+            let engine = &self.state().engine;
+            (engine.ended, engine.something_ended.clone())
+        };
         let listen = async |(hand, ended, heard): (Self, Rc<Notify>, u32)| loop {
             ended.notified().await;
-            let (away, now) = (hand.state().engine.away, hand.state().engine.ended);
+            let (away, now) = {
+                let engine = &hand.state().engine;
+                (engine.away, engine.ended)
+            };
             if away {
                 return None;
             }

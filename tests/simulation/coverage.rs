@@ -114,6 +114,11 @@ impl Tally {
         spots.extend(
             OUT_OF_REACH.iter().filter(|(id, _)| self.rules.contains_key(*id)).map(|(id, why)| format!("{id} fired, and yet {why}")),
         );
+        for what in ["bound of a loss checked", "commits given up by a person", "order carried out late", "old data discarded"] {
+            if self.others.get(what).is_none_or(|count| *count == 0) {
+                spots.push(what.to_owned());
+            }
+        }
         spots
     }
 

@@ -26,6 +26,8 @@ pub enum Fault {
     StopBySignal(usize, u32),
     RuntimeAway(u32),
     RuntimeHangs(u32),
+    /// It answers questions, and carries orders out when it likes.
+    OrdersHang(u32),
     /// The runtime's answers take up to the second.
     RuntimeSlow(u32, u32),
     /// The runtime and all containers end, and the runtime comes back.
@@ -108,6 +110,7 @@ pub const ALL_KINDS: &[&str] = &[
     "stop by signal",
     "runtime away",
     "runtime hangs",
+    "orders hang",
     "runtime slow",
     "runtime restart",
     "checker cut",
@@ -165,7 +168,13 @@ pub fn draw(rng: &mut Rng) -> Fault {
         6..=7 => Fault::Freeze(node, ms),
         8 => Fault::StopBySignal(node, ms),
         9 => Fault::RuntimeAway(ms),
-        10 => Fault::RuntimeHangs(ms),
+        10 => {
+            if rng.bool() {
+                Fault::RuntimeHangs(ms)
+            } else {
+                Fault::OrdersHang(ms)
+            }
+        }
         11 => Fault::RuntimeSlow(ms, rng.u32(100..30_000)),
         12 => Fault::RuntimeRestart(ms),
         13 => Fault::CheckerCut(node, ms),
@@ -207,6 +216,20 @@ pub fn draw(rng: &mut Rng) -> Fault {
     }
 }
 
+/// Bad luck that single draws meet too rarely: faults, each with the milliseconds until the next.
+pub fn draw_hard_luck(rng: &mut Rng) -> Vec<(Fault, u64)> {
+    match rng.u32(0..3) {
+        // The primary is lost when the standby has missed commits: only a person can go on.
+        0 => vec![
+            (Fault::PairCut(rng.u32(20_000..40_000)), rng.u64(9_000..18_000)),
+            (Fault::DiskFull(A, 90_000), rng.u64(25_000..40_000)),
+            (Fault::Order(Order::Failover), 0),
+        ],
+        1 => vec![(Fault::Detached(A, rng.u32(34_000..60_000)), 0)],
+        _ => vec![(Fault::SlowStart(A, 20_000), 100), (Fault::Restart(A), 0)],
+    }
+}
+
 /// What happens at one of the next effects.
 pub fn draw_interruption(rng: &mut Rng) -> Interruption {
     match rng.u32(0..12) {
@@ -231,6 +254,7 @@ impl Fault {
             Self::StopBySignal(..) => "stop by signal",
             Self::RuntimeAway(_) => "runtime away",
             Self::RuntimeHangs(_) => "runtime hangs",
+            Self::OrdersHang(_) => "orders hang",
             Self::RuntimeSlow(..) => "runtime slow",
             Self::RuntimeRestart(_) => "runtime restart",
             Self::CheckerCut(..) => "checker cut",
@@ -275,6 +299,7 @@ impl Fault {
             | Self::StopBySignal(_, ms)
             | Self::RuntimeAway(ms)
             | Self::RuntimeHangs(ms)
+            | Self::OrdersHang(ms)
             | Self::RuntimeSlow(ms, _)
             | Self::RuntimeRestart(ms)
             | Self::CheckerCut(_, ms)
@@ -400,6 +425,7 @@ impl State {
                 }
             }
             Fault::RuntimeHangs(_) => self.engine.hangs = on,
+            Fault::OrdersHang(_) => self.engine.orders_hang = on,
             Fault::RuntimeSlow(_, slowest) => self.engine.delay = Duration::from_millis(if on { slowest.into() } else { 0 }),
             Fault::CheckerCut(index, _) => self.network.checker_cut[index] = on,
             Fault::PairCut(_) => self.network.pair_cut = on,
@@ -460,13 +486,17 @@ impl State {
 
     /// Does anything still go on?
     pub fn has_faults(&self) -> bool {
-        !self.endings.is_empty() || !self.orders.is_empty()
+        !self.endings.is_empty() || !self.orders.is_empty() || self.orders_under_way > 0
     }
 
     /// A volume may be destroyed while the other one holds a server that is up: two destroyed volumes are nobody's fault and nobody's success.
+    ///
+    /// Not while a person has promoted the other node behind the tool's back: should that one restart before it is adopted, its node waits for the lost primary
+    /// and the lost primary's node refuses, and no command of the tool leads out. A person has to start PostgreSQL there without `postgres-node`.
     fn may_lose_volume(&self, index: usize) -> bool {
         let other = &self.nodes[1 - index];
-        other.runs() && (other.is(false) || other.is(true)) && other.data.as_ref().is_some_and(|data| !data.rewinding)
+        let by_hand = other.server.as_ref().is_some_and(|server| server.by_hand);
+        other.runs() && !by_hand && (other.is(false) || other.is(true)) && other.data.as_ref().is_some_and(|data| !data.rewinding)
     }
 
     fn lose_volume(&mut self, index: usize) {

@@ -121,11 +121,13 @@ fn i1_to_i6_hold_in_every_world() {
 
 #[test]
 fn a_seed_lives_the_same_life_twice() {
-    for seed in 1..=20 {
+    let mut told = 0;
+    for seed in 1..=40 {
         let lives = [(); 2].map(|()| live_through(seed, None, true).trace);
-        assert!(lives[0].len() > 50, "seed {seed} has no story");
+        told += lives[0].len();
         assert_eq!(lives[0], lives[1], "seed {seed}");
     }
+    assert!(told > 1_000, "too little happened for this to mean anything");
 }
 
 #[test]

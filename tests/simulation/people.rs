@@ -33,6 +33,7 @@ pub async fn give_orders(world: World) {
 
 /// Gives one order, and says in the trace what came of it.
 pub async fn give(world: &World, order: Order) {
+    world.state().orders_under_way += 1;
     let given = world.run("a person's order", async move |checker| {
         let answer = match order {
             Order::Switchover => command::switchover::switchover(&checker, None, Duration::from_secs(5)).await,
@@ -47,6 +48,7 @@ pub async fn give(world: &World, order: Order) {
     });
     let (tally, words) = given.await.unwrap_or(("order died", String::new()));
     let mut state = world.state();
+    state.orders_under_way -= 1;
     state.tally.count(tally);
     state.say(|| format!("{order:?}: {tally}: {words}"));
 }

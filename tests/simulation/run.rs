@@ -10,7 +10,7 @@ use understudy::failover::decide::HEALTHY;
 
 use crate::broken_rules::BrokenRule;
 use crate::coverage::Tally;
-use crate::faults::{Interruption, draw, draw_interruption};
+use crate::faults::{Interruption, draw, draw_hard_luck, draw_interruption};
 use crate::people::{give_orders, remedy};
 use crate::world::{A, B, World};
 
@@ -67,6 +67,13 @@ async fn direct(world: &World, rng: &mut Rng) {
     spawn_local(cron(world.clone(), period));
     spawn_local(give_orders(world.clone()));
     world.state().ledger.busy = [5, 30, 90][rng.usize(0..3)];
+    if rng.u32(0..10) == 0 {
+        sleep(Duration::from_secs(8)).await;
+        for (fault, then) in draw_hard_luck(rng) {
+            world.state().befall(fault);
+            sleep(Duration::from_millis(then)).await;
+        }
+    }
     for _ in 0..rng.u32(1..8) {
         sleep(Duration::from_millis(rng.u64(0..12_000))).await;
         // Half of them while the tool is about to do something.

@@ -76,6 +76,8 @@ pub struct State {
     pub endings: Vec<(Instant, Fault)>,
     /// What a person is about to order.
     pub orders: Vec<Order>,
+    /// Orders that a program is carrying out.
+    pub orders_under_way: u32,
     /// A person has promoted a node behind the tool's back at some time.
     pub promoted_by_hand: bool,
     /// When the last transition began.
@@ -200,6 +202,7 @@ impl World {
             trace: traced.then(Vec::new),
             endings: Vec::new(),
             orders: Vec::new(),
+            orders_under_way: 0,
             promoted_by_hand: false,
             accepted_at: None,
             app_was_ready: true,
@@ -370,6 +373,11 @@ impl State {
     /// The host sleeps, and everything on it: a snapshot of a virtual machine.
     pub fn sleep_through(&mut self, time: Duration) {
         self.slept += time;
+    }
+
+    /// How long the host has slept since it was started.
+    pub fn slept(&self) -> Duration {
+        self.slept
     }
 
     pub fn move_wall_clock(&mut self, seconds: i64) {

@@ -191,6 +191,8 @@ pub struct Engine {
     pub away: bool,
     /// It takes a call and gives no answer.
     pub hangs: bool,
+    /// It takes an order and gives no answer.
+    pub orders_hang: bool,
     /// Its answers take up to so long.
     pub delay: Duration,
     /// Orders that got no answer and are carried out all the same.
@@ -310,7 +312,8 @@ impl Hand {
         let (away, delay) = self
             .call(None, |state| {
                 let slowest = state.engine.delay;
-                let delay = if state.engine.hangs { limit } else { state.latency(slowest) };
+                let delay =
+                    if state.engine.hangs || (order.is_some() && state.engine.orders_hang) { limit } else { state.latency(slowest) };
                 (state.engine.away, delay)
             })
             .await;

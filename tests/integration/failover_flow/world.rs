@@ -476,7 +476,6 @@ impl World {
             servers: part(),
             store: part(),
             journal: part(),
-            outward: None,
             app: part(),
             clock: part(),
             memories: part(),

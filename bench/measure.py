@@ -100,16 +100,21 @@ class Writer:
         for line in self.process.stdout:
             self.events.append(json.loads(line))
 
-    def _writing(self, since):
-        return next((event for event in self.events if event["event"] == "writing" and event["at"] > since), None)
-
-    def wait_writing(self, since=0.0, limit=60):
-        """The first acknowledged row over a connection made after `since`."""
+    def wait_writing(self, since=0.0, limit=60, hosts=None):
+        """The first acknowledged row over a connection made after `since`, to one of `hosts` where they are given."""
         def look():
             if self.process.poll() is not None:
                 raise Failed(f"the client '{self.name}' has ended: {self.process.stderr.read()}")
-            return self._writing(since)
-        return wait_until(f"the client '{self.name}' to write", limit, look, pause=0.01)
+            return next((event for event in list(self.events) if event["event"] == "writing" and event["at"] > since
+                         and (hosts is None or event["host"] in hosts)), None)
+        try:
+            return wait_until(f"the client '{self.name}' to write", limit, look, pause=0.01)
+        except Failed as failure:
+            raise Failed(f"{failure}; the last it said: {self.events[-3:]}") from None
+
+    def last_before(self, since):
+        """The last acknowledged row before the connection was lost, at the fault or as a consequence of it."""
+        return next(event["last"] for event in list(self.events) if event["event"] == "lost" and event["at"] > since)
 
     def failed_attempts(self, since, until):
         """How often and how long it tried a host that did not serve it; only attempts that it told."""

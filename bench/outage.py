@@ -114,20 +114,26 @@ def address(node):
     return run("docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", f"{PREFIX}-{node}")
 
 
+def login():
+    """As the app logs in."""
+    listed = run("docker", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", f"{PREFIX}-app").splitlines()
+    environment = dict(line.split("=", 1) for line in listed if "=" in line)
+    return ["--database", environment["UNDERSTUDY_DATABASE"], "--user", environment["UNDERSTUDY_DATABASE_USER"]]
+
+
 def in_the_network(name, *arguments):
     """The client in a container on the pair's network, where nodes have names, as the app is."""
     image = run("docker", "inspect", "--format", "{{.Config.Image}}", f"{PREFIX}-app")
-    login = ["--database", "understudy", "--user", "understudy", "--password-file", "/run/secrets/understudy/database_password"]
     command = ["docker", "run", "--rm", "--interactive", "--log-driver", "none", "--network", PREFIX, "--read-only", "--cap-drop", "ALL",
                "--volume", f"{CLIENT}:/write_client:ro", "--volume", f"{STATE}:/var/lib/understudy:ro",
-               "--volume", f"{SECRETS}:/run/secrets/understudy:ro", "--entrypoint", "/write_client", image, *login, *arguments]
+               "--volume", f"{SECRETS}:/run/secrets/understudy:ro", "--entrypoint", "/write_client", image, *login(), "--password-file",
+               "/run/secrets/understudy/database_password", *arguments]
     return Writer(name, command)
 
 
 def on_the_host(name, *arguments):
     """The client on the host, which reaches the nodes by their addresses."""
-    login = ["--database", "understudy", "--user", "understudy", "--password-file", f"{SECRETS}/database_password"]
-    return Writer(name, [CLIENT, *login, *arguments])
+    return Writer(name, [CLIENT, *login(), "--password-file", f"{SECRETS}/database_password", *arguments])
 
 
 def by_names(order, *more):
@@ -158,16 +164,18 @@ def postmaster(node):
 
 
 def cause(fault, old):
-    """Prepares a fault, so that nothing but the fault itself lies behind the begin."""
+    """Prepares a fault, so that nothing but the fault itself lies behind the begin; and how to undo what is left of it."""
+    container = f"{PREFIX}-{old}"
+    nothing = lambda: None
     if fault == "dead":
         process = postmaster(old)
-        return lambda: os.kill(process, signal.SIGKILL)
+        return lambda: os.kill(process, signal.SIGKILL), nothing
     if fault == "postmaster_frozen":
         process = postmaster(old)
-        return lambda: os.kill(process, signal.SIGSTOP)
+        return lambda: os.kill(process, signal.SIGSTOP), lambda: run("docker", "kill", "--signal", "CONT", container, check=False)
     if fault == "frozen":
-        return lambda: run("docker", "pause", f"{PREFIX}-{old}")
-    return lambda: failover_check("switchover", limit=180)
+        return lambda: run("docker", "pause", container), nothing
+    return lambda: failover_check("switchover", limit=180), nothing
 
 
 def trial(fault, clients, endings):
@@ -180,29 +188,42 @@ def trial(fault, clients, endings):
             writer.wait_writing()
         # At no fixed distance from the last pass, which comes once a second.
         time.sleep(1 + random.random())
-        make = cause(fault, old)
+        make, undo = cause(fault, old)
+        hosts = {new, f"{new}:5432", f"{address(new)}:5432"}
         day, begun = time.time(), now()
         make()
         seen = {}
         for writer in writers:
-            written = writer.wait_writing(since=begun, limit=90)
+            try:
+                # A frozen primary may acknowledge a last row when the fence thaws it to kill it; what counts is the new one's first.
+                written = writer.wait_writing(since=begun, limit=30 if fault == "postmaster_frozen" else 90, hosts=hosts)
+            except Failed:
+                if fault != "postmaster_frozen":
+                    raise
+                seen[writer.name] = {"outage": None, "failed": []}
+                continue
+            last = writer.last_before(begun)
             tried = [(event["host"], event["why"], round(event["seconds"], 3)) for event in writer.failed_attempts(begun, written["at"])]
-            seen[writer.name] = {"outage": round(written["at"] - written["last"], 4), "since_fault": round(written["at"] - begun, 4),
-                                 "host": written["host"], "failed": tried}
+            seen[writer.name] = {"outage": round(written["at"] - last, 4), "since_fault": round(written["at"] - begun, 4), "failed": tried}
+        undo()
         wait_healthy()
         for writer in writers:
             counted = writer.stop()
             seen[writer.name].update(acknowledged=counted["acknowledged"], lost=counted["lost"])
+            if seen[writer.name]["outage"] is None:
+                # Nothing moved: the connections that were open went on.
+                seen[writer.name]["outage"] = round(counted["longest_gap"], 4)
     finally:
         for writer in writers:
             writer.kill()
-    if roles()[0] != new:
+    moved = roles()[0] == new
+    if not moved and fault != "postmaster_frozen":
         raise Failed(f"the primary is {roles()[0]} after {fault}, not {new}")
     times = {event["event"]: event["at"] - day for event in reversed(history(day))}
     ended = endings.first(f"{PREFIX}-{old}", day)
     if ended is not None:
         times["die"] = ended - day
-    return {"from": old, "to": new, "seen": seen, "steps": {name: round(times[name], 4) for name in STEPS if name in times}}
+    return {"from": old, "to": new, "what": "failover" if moved else "no failover: open connections went on writing", "seen": seen, "steps": {name: round(times[name], 4) for name in STEPS if name in times}}
 
 
 def measure(faults=tuple(FAULTS), clients=("record", "list"), name="outage"):
@@ -213,7 +234,7 @@ def measure(faults=tuple(FAULTS), clients=("record", "list"), name="outage"):
             for number in range(1, count + 1):
                 found = trial(fault, clients, endings)
                 results.add(tool="understudy", settings="default", fault=fault, trial=number, **found)
-                said = ", ".join(f"{client} {seen['outage']:.3f} s ({seen['lost']} lost)" for client, seen in found["seen"].items())
+                said = f"{found['what']}, " + ", ".join(f"{client} {seen['outage']:.3f} s ({seen['lost']} lost)" for client, seen in found["seen"].items())
                 say(f"{fault} {number}/{count}: {said}")
     return results
 
@@ -230,16 +251,17 @@ def describe_clients(lines):
         found = [line for line in lines if line["fault"] == fault]
         for client in dict.fromkeys(client for line in found for client in line["seen"]):
             seen = [line["seen"][client] for line in found if client in line["seen"]]
-            rows.append([words, client, len(seen), *in_seconds([one["outage"] for one in seen]), sum(one["acknowledged"] for one in seen),
+            what = " / ".join(dict.fromkeys(line["what"] for line in found))
+            rows.append([words, client, what, len(seen), *in_seconds([one["outage"] for one in seen]), sum(one["acknowledged"] for one in seen),
                          sum(one["lost"] for one in seen)])
-    return table(["fault", "client", "n", "median, s", "p95, s", "min–max, s", "rows acknowledged", "rows lost"], rows)
+    return table(["fault", "client", "what happened", "n", "median, s", "p95, s", "min–max, s", "rows acknowledged", "rows lost"], rows)
 
 
 def describe_steps(lines):
     """When each step was done, and how much of the time was its own."""
     parts = []
     for fault, words in FAULTS.items():
-        found = [line for line in lines if line["fault"] == fault]
+        found = [line for line in lines if line["fault"] == fault and line["what"] == "failover"]
         if not found:
             continue
         rows = []

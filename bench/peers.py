@@ -292,6 +292,8 @@ class Repmgr(Peer):
         if "shut down" not in self.as_postgres("pg_controldata", self.data(node)).split("cluster state:")[1].split("\n")[0]:
             self.start_postgres(node)
             self.as_postgres("pg_ctl", "-D", self.data(node), "-m", "fast", "-w", "stop")
+        # Until the new primary's first checkpoint its control file names the old timeline, and pg_rewind finds nothing to do.
+        self.sql(self.ports[other], "CHECKPOINT")
         self.command(node, "node", "rejoin", "-d", self.conninfo(other), "--force-rewind", "--config-files=postgresql.conf")
         for name in self.ports:
             self.start_daemon(name)
@@ -372,17 +374,32 @@ def trial(peer, fault):
             peer.switch_over(old, new)
         else:
             undo = peer.fault(fault, old)
-        written = writer.wait_writing(since=begun, limit=LIMIT)
+        def told():
+            return next((event for event in reversed(writer.events) if event["event"] == "writing" and event["at"] > begun), None)
+
+        # A connection that nobody cuts goes on: then the standby's promotion is all that there is to see.
+        promoted = lambda: peer.sql(peer.ports[new], "SELECT pg_is_in_recovery()", check=False) == "f"
+        wait_until("a write over a new connection, or a promotion", LIMIT, lambda: told() or promoted(), pause=0.2)
+        wait = now() + 10
+        while not told() and now() < wait:
+            time.sleep(0.2)
         # What was begun by then is on the way to being finished.
-        time.sleep(2)
+        time.sleep(3)
+        written = told()
+        if written:
+            what = "failover" if written["host"].endswith(str(peer.ports[new])) else "restart in place"
+            outage = written["at"] - writer.last_before(begun)
+        else:
+            what, outage = "promotion, while the old primary went on acknowledging writes", None
+            send(peer.processes(old), signal.SIGKILL)
+            undo = lambda: peer.come_back(old)
+            writer.wait_writing(since=begun)
         if undo:
             undo()
             undo = None
         peer.wait_healthy()
         counted = writer.stop()
-        return {"outage": round(written["at"] - written["last"], 4), "since_fault": round(written["at"] - begun, 4),
-                "what": "failover" if written["host"].endswith(str(peer.ports[new])) else "restart in place",
-                "acknowledged": counted["acknowledged"], "lost": counted["lost"]}
+        return {"outage": outage and round(outage, 4), "what": what, "acknowledged": counted["acknowledged"], "lost": counted["lost"]}
     finally:
         writer.kill()
         if undo:
@@ -423,7 +440,7 @@ def measure():
                             results.add(tool=name, version=found_version, settings=settings, fault=fault, trial=one, failure=str(failure)[:500])
                             break
                         results.add(tool=name, version=found_version, settings=settings, fault=fault, trial=one, **found)
-                        say(f"{name}, {settings}, {fault} {one}/{count}: {found['outage']:.3f} s, {found['what']}, {found['lost']} lost")
+                        say(f"{name}, {settings}, {fault} {one}/{count}: {found['outage'] or 0:.3f} s, {found['what']}, {found['lost']} lost")
             except (Failed, OSError, subprocess.TimeoutExpired) as failure:
                 say(f"{name}, {settings}: FAILED: {failure}")
                 results.add(tool=name, version=found_version, settings=settings, missing=str(failure)[:500])
@@ -446,10 +463,10 @@ def describe(lines):
                 tried = [line for line in of if line.get("fault") == fault]
                 found = [line for line in tried if "outage" in line]
                 if found:
-                    outages = [line["outage"] for line in found]
-                    what = " and ".join(dict.fromkeys(line["what"] for line in found))
-                    rows.append([name, settings, words, len(found), f"**{quantile(outages, 0.5):.2f}**", f"{min(outages):.2f}–{max(outages):.2f}", what,
-                                 sum(line["lost"] for line in found)])
+                    outages = [line["outage"] for line in found if line["outage"] is not None]
+                    what = " / ".join(dict.fromkeys(line["what"] for line in found))
+                    figures = [f"**{quantile(outages, 0.5):.2f}**", f"{min(outages):.2f}–{max(outages):.2f}"] if outages else ["-", "-"]
+                    rows.append([name, settings, words, len(found), *figures, what, sum(line["lost"] for line in found)])
                 elif tried:
                     rows.append([name, settings, words, 0, "none", "-", tried[0]["failure"].splitlines()[0][:120], "-"])
     return table(["peer", "settings", "fault", "n", "write outage, median, s", "min–max, s", "what happened", "rows lost"], rows)

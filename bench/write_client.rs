@@ -158,6 +158,19 @@ impl Connection {
     }
 }
 
+/// A host that was tried and did not serve.
+struct Miss {
+    host: String,
+    why: String,
+    seconds: f64,
+}
+
+impl Miss {
+    fn since(begun: f64, host: &str, why: String) -> Self {
+        Self { host: host.to_owned(), why, seconds: now() - begun }
+    }
+}
+
 /// Where to look for the primary.
 enum Finder {
     Record(tokio::sync::watch::Receiver<Option<Arc<Target>>>),
@@ -198,31 +211,31 @@ impl Finder {
         }
     }
 
-    /// One attempt to reach the primary: the node's name with the connection, or each host that failed with its reason and the time it took.
-    async fn find(&mut self) -> Result<(String, Connection), Vec<(String, String, f64)>> {
+    /// One attempt to reach the primary: the node's name with the connection, where one was made, and the hosts that did not serve before.
+    async fn find(&mut self) -> (Option<(String, Connection)>, Vec<Miss>) {
         match self {
             Self::Record(targets) => {
                 let target = targets.borrow_and_update().clone();
-                let Some(target) = target else { return Err(vec![("-".to_owned(), "the record names nobody".to_owned(), 0.0)]) };
                 let begun = now();
+                let Some(target) = target else { return (None, vec![Miss::since(begun, "-", "the record names nobody".to_owned())]) };
                 tokio::select! {
                     found = target.pool.get() => match found {
-                        Ok(object) => Ok((target.primary.clone(), Connection::Pooled(object))),
-                        Err(error) => Err(vec![(target.primary.clone(), in_full(&error), now() - begun)]),
+                        Ok(object) => (Some((target.primary.clone(), Connection::Pooled(object))), Vec::new()),
+                        Err(error) => (None, vec![Miss::since(begun, &target.primary, in_full(&error))]),
                     },
-                    _ = targets.changed() => Err(vec![(target.primary.clone(), "the record names another".to_owned(), now() - begun)]),
+                    _ = targets.changed() => (None, vec![Miss::since(begun, &target.primary, "the record names another".to_owned())]),
                 }
             }
             Self::List { hosts, config, connect_timeout } => {
-                let mut failed = Vec::new();
+                let mut missed = Vec::new();
                 for host in hosts.iter() {
                     let begun = now();
                     match open_listed(host, config, *connect_timeout).await {
-                        Ok(client) => return Ok((host.clone(), Connection::Single(client))),
-                        Err(why) => failed.push((host.clone(), why, now() - begun)),
+                        Ok(client) => return (Some((host.clone(), Connection::Single(client))), missed),
+                        Err(why) => missed.push(Miss::since(begun, host, why)),
                     }
                 }
-                Err(failed)
+                (None, missed)
             }
         }
     }
@@ -336,17 +349,16 @@ impl Writer {
 
     async fn connected(&mut self, finder: &mut Finder, retry: Duration) -> (String, Connection) {
         loop {
-            match finder.find().await {
-                Ok(found) => return found,
-                Err(failed) => {
-                    for (host, why, seconds) in failed {
-                        let words = format!("{host}: {why}");
-                        if seconds >= SLOW_ATTEMPT || self.told.as_ref() != Some(&words) {
-                            say(json!({ "event": "failed", "at": now(), "host": host, "why": why, "seconds": seconds }));
-                            self.told = Some(words);
-                        }
-                    }
+            let (found, missed) = finder.find().await;
+            for Miss { host, why, seconds } in missed {
+                let words = format!("{host}: {why}");
+                if seconds >= SLOW_ATTEMPT || self.told.as_ref() != Some(&words) {
+                    say(json!({ "event": "failed", "at": now(), "host": host, "why": why, "seconds": seconds }));
+                    self.told = Some(words);
                 }
+            }
+            if let Some(found) = found {
+                return found;
             }
             sleep(retry).await;
         }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,18 @@ pub struct Pause {
     pub by: String,
     /// Their words.
     pub reason: String,
+    /// When it ends by itself; none: only by `resume`. Left out where there is none, so that a program from before it reads the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl Pause {
+    /// What is left of it; none where it has no end. Zero: it is over. By the wall clock, which the person meant: setting that forward ends a pause early.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+        // A time before now cannot be a `Duration`, and nothing is left of such a pause.
+        self.until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default())
+    }
 }
 
 /// A finished change of primary, kept for the flapping guard.
@@ -275,7 +288,7 @@ impl Record {
     /// How many failovers by the tool itself lie within `window` before `now`. A failover that seems to lie in the future (the clock was set back) counts:
     /// the guard may refuse too much after a clock jump, never too little.
     #[must_use]
-    pub fn failovers_within(&self, window: std::time::Duration, now: Timestamp) -> u32 {
+    pub fn failovers_within(&self, window: Duration, now: Timestamp) -> u32 {
         let window = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
         let counted = self.failovers.iter().filter(|past| self.counted_since.is_none_or(|since| past.at >= since));
         let recent = counted.filter(|past| now.as_second().saturating_sub(past.at.as_second()) <= window).count();
@@ -397,6 +410,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_from_before_it_could_end_is_read_and_one_without_an_end_is_written_as_then() {
+        let old = r#"{"since":"2026-01-01T00:00:00Z","by":"root","reason":"x"}"#;
+        let record = parse(&FIRST.replace("\"paused\":null", &format!("\"paused\":{old}"))).unwrap();
+        let pause = record.paused.unwrap();
+        assert_eq!(serde_json::to_string(&pause).unwrap(), old);
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        assert_eq!(pause.left(at(1)), None);
+        let ending = Pause { until: Some(at(100)), ..pause };
+        let left = [99, 100, 101].map(|second| ending.left(at(second)).unwrap().as_secs());
+        assert_eq!(left, [1, 0, 0]);
+    }
+
+    #[test]
     fn failovers_count_within_the_window_and_when_the_clock_was_set_back() {
         let mut record = parse(FIRST).unwrap();
         let at = |second: i64| Timestamp::from_second(second).unwrap();
@@ -409,12 +435,8 @@ mod tests {
                 lossy: false,
             });
         }
-        assert_eq!(
-            record.failovers_within(std::time::Duration::from_secs(1_000), at(2_500)),
-            2,
-            "2000 is inside, 9000 lies ahead, 1000 is out"
-        );
+        assert_eq!(record.failovers_within(Duration::from_secs(1_000), at(2_500)), 2, "2000 is inside, 9000 lies ahead, 1000 is out");
         record.counted_since = Some(at(2_200));
-        assert_eq!(record.failovers_within(std::time::Duration::from_secs(1_000), at(2_500)), 1, "a person resumed after the one at 2000");
+        assert_eq!(record.failovers_within(Duration::from_secs(1_000), at(2_500)), 1, "a person resumed after the one at 2000");
     }
 }

@@ -8,6 +8,9 @@ use std::path::Path;
 /// The mode of a file that did not exist: settings may hold a password.
 const NEW_FILE_MODE: u32 = 0o600;
 
+/// The mode of what others are meant to read.
+const READABLE_BY_ALL: u32 = 0o644;
+
 /// Writes a file beside the old one, makes it durable and renames it over the old one.
 /// A new file belongs to the owner of its directory.
 ///
@@ -34,6 +37,20 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
+}
+
+/// Replaces a file at once for its readers, readable by all, and without waiting for the disk: for what is written anew each second and is worth nothing
+/// after a crash of the machine.
+///
+/// # Errors
+/// What the system says; the old file is untouched then.
+pub fn write_unflushed(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    std::fs::write(&temporary, content)?;
+    std::fs::set_permissions(&temporary, Permissions::from_mode(READABLE_BY_ALL))?;
+    std::fs::rename(temporary, path)
 }
 
 /// Removes a file durably; a file that is gone already is no error.
@@ -65,6 +82,18 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_flushed_is_replaced_as_a_whole_and_readable_by_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status.json");
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        write_unflushed(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

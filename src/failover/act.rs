@@ -26,12 +26,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::clock::Clock;
 use super::decision::{Action, Decision};
 use super::journal::Journal;
+use super::parts::Parts;
 use super::runtime::{ContainerState, Runtime, RuntimeError};
 use super::servers::Servers;
 use super::settings::Settings;
@@ -55,17 +56,19 @@ const SYNC_LIMIT: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// What acting needs.
-pub struct Actor<'a, R, S, T, J> {
+pub struct Actor<'a, P: Parts> {
     /// Which containers are which nodes.
     pub settings: &'a Settings,
     /// The container runtime.
-    pub runtime: &'a R,
+    pub runtime: &'a P::Runtime,
     /// The two servers.
-    pub servers: &'a S,
+    pub servers: &'a P::Servers,
     /// Where the record is kept.
-    pub store: &'a T,
+    pub store: &'a P::Store,
     /// Where events go.
-    pub journal: &'a J,
+    pub journal: &'a P::Journal,
+    /// What the record's times come from.
+    pub clock: &'a P::Clock,
 }
 
 /// What acting has done, as far as the next pass has to know.
@@ -141,7 +144,7 @@ pub enum ActError {
     UnknownNode(NodeName),
 }
 
-impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
+impl<P: Parts> Actor<'_, P> {
     /// Carries out `decision`, made on `record`.
     ///
     /// # Errors
@@ -174,7 +177,10 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 );
                 Ok(Outcome::Done)
             }
-            Action::DropToAsync => self.drop_to_async(record, decision).await,
+            Action::DropToAsync => {
+                self.drop_to_async(record, json!({ "rule": decision.rule.id, "reason": decision.reason.to_string() })).await?;
+                Ok(Outcome::Done)
+            }
             Action::RestoreSync => self.restore_sync(record).await,
             Action::RestartApp => {
                 self.runtime.restart(&self.settings.app_container).await?;
@@ -205,7 +211,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
             from: from.clone(),
             to: to.clone(),
             step: Step::Intent,
-            since: Timestamp::now(),
+            since: self.clock.wall(),
             lossy,
             reason: reason.clone(),
         });
@@ -318,7 +324,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
                 ContainerState::Stopped { how, .. } => return Ok(Err(format!("{node} does not run any more ({how})"))),
                 ContainerState::Missing => return Ok(Err(format!("the container of {node} is gone"))),
             };
-            match self.servers.ask(at).await {
+            match self.servers.ask_again(at).await {
                 Ok(ServerStatus { role: RoleStatus::Standby(status), .. }) => {
                     answered = Instant::now();
                     if status.replay_paused {
@@ -391,7 +397,7 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         record.transition = None;
         if transition.kind == TransitionKind::Failover {
             let lossy = transition.lossy;
-            record.failovers.push(PastFailover { at: Timestamp::now(), from: from.clone(), to: to.clone(), epoch: record.epoch, lossy });
+            record.failovers.push(PastFailover { at: self.clock.wall(), from: from.clone(), to: to.clone(), epoch: record.epoch, lossy });
             let surplus = record.failovers.len().saturating_sub(KEPT_FAILOVERS);
             record.failovers.drain(..surplus);
         }
@@ -445,14 +451,21 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
     }
 
     /// The record first: were the setting emptied first, a crash in between would leave a standby that lacks commits and is called eligible.
-    async fn drop_to_async(&self, record: &Record, decision: &Decision) -> Result<Outcome, ActError> {
+    /// `why` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn drop_to_async(&self, record: &Record, why: Value) -> Result<(), ActError> {
         self.mark_ineligible(record)?;
         let at = self.address(&record.primary).await?;
         let set = self.servers.set_synchronous_standby(at, None).await;
         set.map_err(|source| ActError::Server { node: record.primary.clone(), doing: "let commits go on without the standby", source })?;
-        self.journal
-            .append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
-        Ok(Outcome::Done)
+        let mut details = json!({ "epoch": record.epoch });
+        if let (Value::Object(details), Value::Object(why)) = (&mut details, why) {
+            details.extend(why);
+        }
+        self.journal.append("dropped_to_async", details);
+        Ok(())
     }
 
     /// The record last: see the module's text.
@@ -505,7 +518,11 @@ impl<R: Runtime, S: Servers, T: RecordStore, J: Journal> Actor<'_, R, S, T, J> {
         self.settings.container(node).ok_or_else(|| ActError::UnknownNode(node.clone()))
     }
 
-    async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
+    /// The address of a node's container.
+    ///
+    /// # Errors
+    /// [`ActError::NoAddress`] where it does not run or has no network, or an error of the runtime.
+    pub async fn address(&self, node: &NodeName) -> Result<IpAddr, ActError> {
         match self.runtime.inspect(self.container(node)?).await? {
             ContainerState::Running { address: Some(address), .. } => Ok(address),
             ContainerState::Running { address: None, .. } | ContainerState::Stopped { .. } | ContainerState::Missing => {

@@ -3,6 +3,31 @@
 use std::fs;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+/// The two clocks.
+pub trait Clock {
+    /// What durations are measured with.
+    fn moment(&self) -> Moment;
+
+    /// The wall clock, for what a person reads and for what has to outlive a boot. It may jump.
+    fn wall(&self) -> Timestamp;
+}
+
+/// The kernel's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn moment(&self) -> Moment {
+        Moment::now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
 /// A moment of the running boot: time since it began, suspended time included, so that a machine that slept does not look as if no time had passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {

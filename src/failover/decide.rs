@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::decision::{Action, Decision, Reason, Rule, Unpromotable};
-use super::observation::{AppView, ContainerView, InsideView, NodeView, Observation, RuntimeView, ServerView};
+use super::observation::{AppView, ContainerView, InsideView, NodeView, Observation, PauseView, RuntimeView, ServerView};
 
 /// The standby counts as caught up below this: it streams and will confirm its first synchronous commit at once. One WAL segment.
 const CAUGHT_UP_BYTES: u64 = 16 * 1024 * 1024;
@@ -21,7 +21,7 @@ const CAUGHT_UP_BYTES: u64 = 16 * 1024 * 1024;
 const START_AGAIN: Duration = Duration::from_secs(60);
 
 /// From when on a standby that is on its way is a person's concern; a copy of a large database takes longer, and the pair is unprotected then too.
-const UNPROTECTED_AFTER: Duration = Duration::from_secs(600);
+pub const UNPROTECTED_AFTER: Duration = Duration::from_secs(600);
 
 macro_rules! rules {
     ($($name:ident = $id:literal, $sentence:literal;)*) => {
@@ -86,15 +86,24 @@ pub fn decide(seen: &Observation) -> Decision {
     if seen.standby.is_seen_as_primary() {
         return stray_primary(seen);
     }
-    if seen.record.paused {
+    if let Some(left) = pause_in_force(seen.record.pause) {
         let action = if seen.primary.is_seen_as_primary() { Action::Wait } else { Action::Alert };
-        return say(PAUSED, action, Reason::Paused { primary: in_short(&seen.primary) });
+        return say(PAUSED, action, Reason::Paused { primary: in_short(&seen.primary), left });
     }
     match &seen.primary.container {
         ContainerView::Unknown(why) => say(CONTAINER_UNKNOWN, Action::Alert, Reason::ContainerUnknown(why.clone())),
         ContainerView::Stopped(how) => primary_down(seen, how, true),
         ContainerView::Missing => primary_down(seen, "its container does not exist", false),
         ContainerView::Running => primary_runs(seen),
+    }
+}
+
+/// What is left of a pause that is in force; one whose time is over is as none. The inner none: it has no end.
+fn pause_in_force(pause: PauseView) -> Option<Option<Duration>> {
+    match pause {
+        PauseView::None | PauseView::Left(Duration::ZERO) => None,
+        PauseView::Open => Some(None),
+        PauseView::Left(left) => Some(Some(left)),
     }
 }
 

@@ -68,6 +68,24 @@ pub enum Action {
 }
 
 impl Action {
+    /// Would carrying it out change anything?
+    #[must_use]
+    pub fn is_deed(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Wait | Self::Alert | Self::Refuse => false,
+            Self::Resume
+            | Self::Fence { .. }
+            | Self::Failover { .. }
+            | Self::StartPrimary { .. }
+            | Self::StartStandby { .. }
+            | Self::RestartStandby { .. }
+            | Self::MarkIneligible
+            | Self::DropToAsync
+            | Self::RestoreSync
+            | Self::RestartApp => true,
+        }
+    }
+
     /// The action's name in the log: that of its JSON.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -166,6 +184,8 @@ pub enum Reason {
     Paused {
         /// What is seen of the primary.
         primary: String,
+        /// When the pause ends by itself; none: only by `resume`.
+        left: Option<Duration>,
     },
     /// The runtime did not say whether the primary's container runs.
     ContainerUnknown(String),
@@ -280,7 +300,10 @@ impl fmt::Display for Reason {
                 "the recorded primary takes no writes and the other node, which the record does not name, does: somebody promoted it, or the record is old; \
                  to adopt it stop the recorded primary and run: failover-check failover --accept-data-loss",
             ),
-            Self::Paused { primary } => write!(f, "paused by a person; the primary: {primary}; to go on run: failover-check resume"),
+            Self::Paused { primary, left: None } => write!(f, "paused by a person; the primary: {primary}; to go on run: failover-check resume"),
+            Self::Paused { primary, left: Some(left) } => {
+                write!(f, "paused by a person for another {}; the primary: {primary}; to go on now run: failover-check resume", seconds(*left))
+            }
             Self::ContainerUnknown(why) => write!(f, "the container runtime does not say whether the primary runs: {why}"),
             Self::PrimaryDown(why) => write!(f, "the container runtime says that the primary does not run ({why})"),
             Self::StartInPlace { primary, standby } => write!(f, "the primary does not run ({primary}) and {standby}; so it is started where it is"),

@@ -33,10 +33,32 @@ impl Purpose {
     }
 }
 
+/// Hands out the right to act.
+// The program runs on one thread and spawns none of these futures, so they need not be `Send`.
+#[allow(async_fn_in_trait)]
+pub trait Lock {
+    /// The right to act, until dropped.
+    type Turn;
+
+    /// Waits for the right to act, at most `patience`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    async fn take(&self, purpose: Purpose, patience: Duration) -> Result<Self::Turn, LockError>;
+
+    /// Who waits behind whoever acts, if anybody.
+    fn waiting(&self) -> Option<Purpose>;
+}
+
+/// The lock as two files in the state directory.
+#[derive(Debug, Clone)]
+pub struct LockFiles {
+    state_directory: PathBuf,
+}
+
 /// The right to act, until dropped.
 pub struct Turn {
     _lock: Flock<File>,
-    queue: PathBuf,
 }
 
 /// Why there was no turn.
@@ -60,14 +82,24 @@ pub enum LockError {
     },
 }
 
-impl Turn {
-    /// Waits for the right to act, at most `patience`.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn take(state_directory: &Path, purpose: Purpose, patience: Duration) -> Result<Self, LockError> {
-        let queue = state_directory.join("failover-check.queue");
-        let lock = state_directory.join("failover-check.lock");
+impl LockFiles {
+    /// The lock files in `state_directory`, which need not exist yet.
+    #[must_use]
+    pub fn new(state_directory: impl Into<PathBuf>) -> Self {
+        Self { state_directory: state_directory.into() }
+    }
+
+    fn queue(&self) -> PathBuf {
+        self.state_directory.join("failover-check.queue")
+    }
+}
+
+impl Lock for LockFiles {
+    type Turn = Turn;
+
+    async fn take(&self, purpose: Purpose, patience: Duration) -> Result<Turn, LockError> {
+        let queue = self.queue();
+        let lock = self.state_directory.join("failover-check.lock");
         let until = Instant::now() + patience;
         let busy = |holder: Option<String>| LockError::Busy {
             waited: patience,
@@ -77,16 +109,14 @@ impl Turn {
         write_content(&mut queued, purpose.word()).map_err(|source| LockError::Unusable { path: queue.clone(), source })?;
         let mut held = wait_for(&lock, until).await?.ok_or_else(|| busy(read_content(&lock)))?;
         write_content(&mut held, &std::process::id().to_string()).map_err(|source| LockError::Unusable { path: lock, source })?;
-        Ok(Self { _lock: held, queue })
+        Ok(Turn { _lock: held })
     }
 
-    /// Who waits behind this turn, if anybody.
-    #[must_use]
-    pub fn waiting(&self) -> Option<Purpose> {
-        let file = open(&self.queue).ok()?;
+    fn waiting(&self) -> Option<Purpose> {
+        let file = open(&self.queue()).ok()?;
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => None,
-            Err(_) if read_content(&self.queue).as_deref() == Some(Purpose::Loop.word()) => Some(Purpose::Loop),
+            Err(_) if read_content(&self.queue()).as_deref() == Some(Purpose::Loop.word()) => Some(Purpose::Loop),
             Err(_) => Some(Purpose::Command),
         }
     }
@@ -129,32 +159,35 @@ mod tests {
     #[tokio::test]
     async fn two_at_once_cannot_both_act_and_the_second_is_told_who_holds_it() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Turn::take(folder.path(), Purpose::Loop, Duration::ZERO).await.unwrap();
-        let second = Turn::take(folder.path(), Purpose::Command, Duration::from_millis(50)).await.err().unwrap();
+        let lock = LockFiles::new(folder.path());
+        let first = lock.take(Purpose::Loop, Duration::ZERO).await.unwrap();
+        let second = lock.take(Purpose::Command, Duration::from_millis(50)).await.err().unwrap();
         assert_eq!(
             second.to_string(),
             format!("another failover-check is acting and did not let go within 50ms (process {})", std::process::id())
         );
         drop(first);
-        Turn::take(folder.path(), Purpose::Command, Duration::ZERO).await.unwrap();
+        lock.take(Purpose::Command, Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_holder_sees_who_waits_and_the_waiter_gets_its_turn() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Turn::take(folder.path(), Purpose::Loop, Duration::ZERO).await.unwrap();
-        assert_eq!(first.waiting(), None);
+        let lock = LockFiles::new(folder.path());
+        let first = lock.take(Purpose::Loop, Duration::ZERO).await.unwrap();
+        assert_eq!(lock.waiting(), None);
         for purpose in [Purpose::Loop, Purpose::Command] {
-            let path = folder.path().to_owned();
-            let mut waiter = tokio::spawn(async move { Turn::take(&path, purpose, Duration::from_millis(300)).await });
+            let theirs = lock.clone();
+            let mut waiter = tokio::spawn(async move { theirs.take(purpose, Duration::from_millis(300)).await });
             let _ = tokio::time::timeout(Duration::from_millis(100), &mut waiter).await;
-            assert_eq!(first.waiting(), Some(purpose));
+            assert_eq!(lock.waiting(), Some(purpose));
             assert!(waiter.await.unwrap().is_err());
         }
-        let path = folder.path().to_owned();
-        let waiter = tokio::spawn(async move { Turn::take(&path, Purpose::Command, Duration::from_secs(5)).await });
+        let theirs = lock.clone();
+        let waiter = tokio::spawn(async move { theirs.take(Purpose::Command, Duration::from_secs(5)).await });
         tokio::time::sleep(Duration::from_millis(60)).await;
         drop(first);
-        assert_eq!(waiter.await.unwrap().unwrap().waiting(), None);
+        let _theirs = waiter.await.unwrap().unwrap();
+        assert_eq!(lock.waiting(), None);
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -55,26 +56,64 @@ struct Position {
     at: u64,
 }
 
-impl Memory {
-    /// Reads the file; whatever is wrong with it, an empty memory is right.
+/// Where a pass leaves its memory for the next.
+pub trait MemoryStore {
+    /// The last pass's memory; whatever is wrong with it, an empty one is right.
+    fn load(&self) -> Memory;
+
+    /// Keeps this one, without waiting for the disk: it is written every second and is worth nothing after a crash of the machine.
+    ///
+    /// # Errors
+    /// Why it could not be kept.
+    fn save(&self, memory: &Memory) -> io::Result<()>;
+}
+
+/// The memory as a file.
+#[derive(Debug, Clone)]
+pub struct MemoryFile {
+    path: PathBuf,
+}
+
+impl MemoryFile {
+    /// The memory at `path`, which need not exist yet.
     #[must_use]
-    pub fn load(path: &Path) -> Self {
-        let Ok(text) = fs::read_to_string(path) else { return Self::default() };
-        serde_json::from_str(&text).unwrap_or_else(|error| {
-            log::warn!("forgetting '{}': {error}", path.display());
-            Self::default()
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+impl MemoryStore for MemoryFile {
+    fn load(&self) -> Memory {
+        let Ok(text) = fs::read_to_string(&self.path) else { return Memory::default() };
+        Memory::parse(&text).unwrap_or_else(|error| {
+            log::warn!("forgetting '{}': {error}", self.path.display());
+            Memory::default()
         })
     }
 
-    /// Writes the file, as a whole and without waiting for the disk: it is written every second and is worth nothing after a crash of the machine.
+    /// As a whole, so that no reader meets half of it.
+    fn save(&self, memory: &Memory) -> io::Result<()> {
+        let temporary = self.path.with_extension("json.new");
+        let written = memory.to_json().and_then(|text| fs::write(&temporary, text)).and_then(|()| fs::rename(&temporary, &self.path));
+        written.map_err(|error| io::Error::new(error.kind(), format!("'{}': {error}", self.path.display())))
+    }
+}
+
+impl Memory {
+    /// Reads a memory as [`Memory::to_json`] writes it.
     ///
     /// # Errors
-    /// The first system call that failed.
-    pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        let text = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        let temporary = path.with_extension("json.new");
-        fs::write(&temporary, text)?;
-        fs::rename(temporary, path)
+    /// What the parser says.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The memory as JSON.
+    ///
+    /// # Errors
+    /// Never for what a memory holds; the serialiser cannot know.
+    pub fn to_json(&self) -> io::Result<String> {
+        serde_json::to_string(self).map_err(io::Error::other)
     }
 
     /// The memory after a pass that began at `began`, ended at `ended` and saw `seen`, while the record was of `epoch`. What a pass sees for the first time
@@ -183,6 +222,13 @@ impl Memory {
                 (position.lsn.bytes_since(received), Duration::from_millis(self.looked_at.saturating_sub(position.at)))
             }),
         }
+    }
+
+    /// Where the primary's log ended when it was last seen, and how long before the latest look that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Lsn, Duration)> {
+        let position = self.primary_position.as_ref()?;
+        Some((position.lsn, Duration::from_millis(self.looked_at.saturating_sub(position.at))))
     }
 
     /// Is something going on that calls for passes in quick succession?

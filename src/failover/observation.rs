@@ -40,10 +40,21 @@ pub struct RecordView {
     pub standby_eligible: bool,
     /// A transition is unfinished.
     pub in_transition: bool,
-    /// A person has paused the tool.
-    pub paused: bool,
+    /// A person's pause, and what is left of it.
+    pub pause: PauseView,
     /// PostgreSQL's identity of the cluster, once known.
     pub system_identifier: Option<String>,
+}
+
+/// A person's pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseView {
+    /// There is none.
+    None,
+    /// Until a person resumes.
+    Open,
+    /// For so long yet; zero where its time is over.
+    Left(Duration),
 }
 
 /// One node.

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::observation::{AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, RecordView, RuntimeView, ServerView};
+use jiff::Timestamp;
+
+use super::observation::{
+    AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, PauseView, RecordView, RuntimeView, ServerView,
+};
 use super::runtime::{ContainerState, Runtime, RuntimeError};
 use super::servers::Servers;
 use super::settings::Settings;
@@ -55,6 +59,7 @@ impl AppProbe for HttpApp {
 }
 
 /// Observes the pair. `suspicious`: the last pass found the primary silent, so the witness inside is asked at once and not only after the host's probe failed.
+/// `now`: the wall clock, by which a person's pause ends.
 pub async fn observe(
     settings: &Settings,
     record: &Record,
@@ -62,30 +67,50 @@ pub async fn observe(
     servers: &impl Servers,
     app: &impl AppProbe,
     suspicious: bool,
+    now: Timestamp,
 ) -> Observation {
     let primary = &record.primary;
     let standby = settings.other(primary).unwrap_or(primary);
-    let (primary_state, standby_state) = tokio::join!(inspect(settings, runtime, primary), inspect(settings, runtime, standby));
-    let engine = match (&primary_state, &standby_state) {
-        (Err(RuntimeError::Silent(why)), Err(RuntimeError::Silent(_))) => RuntimeView::Silent(why.clone()),
+    // Each node in its own course: the Engine holds its answer on a container that has just died back until it has cleaned up after it (a tenth of a second), and
+    // the standby is asked meanwhile.
+    let primary_and_app = async {
+        let state = inspect(settings, runtime, primary).await;
+        let silence = silence_of(&state);
+        // A dead primary leaves the app nothing to say, and the wait for it would delay the failover.
+        let app_is_asked = matches!(state, Ok(ContainerState::Running { .. }));
+        let app = async {
+            if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary is not known to run".to_owned()) }
+        };
+        let (primary, app) = tokio::join!(look(settings, runtime, servers, primary, state, Some(suspicious)), app);
+        (silence, primary, app)
+    };
+    let standby = async {
+        let state = inspect(settings, runtime, standby).await;
+        (silence_of(&state), look(settings, runtime, servers, standby, state, None).await)
+    };
+    let ((primary_silence, primary, app), (standby_silence, standby)) = tokio::join!(primary_and_app, standby);
+    let engine = match (primary_silence, standby_silence) {
+        (Some(why), Some(_)) => RuntimeView::Silent(why),
         _ => RuntimeView::Answers,
     };
-    // A dead primary leaves the app nothing to say, and the wait for it would delay the failover.
-    let app_is_asked = matches!(primary_state, Ok(ContainerState::Running { .. }));
-    let app =
-        async { if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary is not known to run".to_owned()) } };
-    let (primary, standby, app) = tokio::join!(
-        look(settings, runtime, servers, primary, primary_state, Some(suspicious)),
-        look(settings, runtime, servers, standby, standby_state, None),
-        app
-    );
     let record = RecordView {
         standby_eligible: record.standby_eligible,
         in_transition: record.transition.is_some(),
-        paused: record.paused.is_some(),
+        pause: match &record.paused {
+            None => PauseView::None,
+            Some(pause) => pause.left(now).map_or(PauseView::Open, PauseView::Left),
+        },
         system_identifier: record.system_identifier.clone(),
     };
     Observation { runtime: engine, record, primary, standby, app, elapsed: Elapsed::default(), thresholds: settings.thresholds }
+}
+
+/// Why the runtime did not answer for a node, where it did not.
+fn silence_of(state: &Result<ContainerState, RuntimeError>) -> Option<String> {
+    match state {
+        Err(RuntimeError::Silent(why)) => Some(why.clone()),
+        _ => None,
+    }
 }
 
 async fn inspect(settings: &Settings, runtime: &impl Runtime, node: &NodeName) -> Result<ContainerState, RuntimeError> {

@@ -1,26 +1,28 @@
 //! One pass: observe, decide, act; and what has to be remembered and told of it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::act::{ActError, Actor, Outcome};
-use super::clock::Moment;
+use super::clock::{Clock, HostClock};
 use super::decide::decide;
 use super::decision::{Action, Decision};
 use super::docker::Engine;
 use super::error::Error;
 use super::journal::{Journal, JournalFile};
-use super::lock::{Purpose, Turn};
-use super::memory::Memory;
-use super::observation::{AppView, Observation, ServerView};
+use super::lock::{Lock, LockFiles, Purpose};
+use super::memory::{Memory, MemoryFile, MemoryStore};
+use super::observation::{AppView, Observation, PauseView, ServerView};
 use super::observe::{HttpApp, observe};
+use super::outward::Outward;
+use super::parts::{Host, Parts};
+use super::runtime::Runtime;
 use super::servers::PairServers;
-use super::settings::Settings;
+use super::settings::{Mode, Settings};
 use super::words::in_one_line;
+use crate::postgres::lsn::Lsn;
 use crate::record::{Record, RecordFile, RecordStore};
 use futures_util::StreamExt;
 
@@ -35,20 +37,31 @@ const QUEUE_LOOK: Duration = Duration::from_millis(100);
 /// How long a loop that has let a person's command go first waits for the lock again.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(600);
 
+/// The right to act, as the parts have it.
+pub type TurnOf<P> = <<P as Parts>::Lock as Lock>::Turn;
+
 /// The parts that a pass works with.
-pub struct Checker {
+pub struct Checker<P: Parts = Host> {
     /// The settings.
     pub settings: Settings,
     /// The container runtime.
-    pub engine: Engine,
+    pub runtime: P::Runtime,
     /// The two servers.
-    pub servers: PairServers,
+    pub servers: P::Servers,
     /// The record.
-    pub store: RecordFile,
+    pub store: P::Store,
     /// The events.
-    pub journal: JournalFile,
-    app: HttpApp,
-    memory_path: PathBuf,
+    pub journal: P::Journal,
+    /// The app.
+    pub app: P::App,
+    /// Both clocks.
+    pub clock: P::Clock,
+    /// What a pass leaves for the next.
+    pub memories: P::Memories,
+    /// Who may act.
+    pub lock: P::Lock,
+    /// Those who look on; None where nobody does, as in a simulation.
+    pub outward: Option<Outward>,
 }
 
 /// What a look without acting gives.
@@ -62,6 +75,14 @@ pub struct Look {
     /// How long ago a pass that acts looked, as far as known: None before the first one of this boot.
     pub last_pass_ago: Option<Duration>,
     memory: Memory,
+}
+
+impl Look {
+    /// Where the primary's log ended when it was last seen, and how long ago that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Lsn, Duration)> {
+        self.memory.primary_position()
+    }
 }
 
 /// A whole pass.
@@ -80,20 +101,32 @@ impl Checker {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let state = &settings.state_directory;
         Ok(Self {
-            engine: Engine::new(&settings.docker_socket),
-            servers: PairServers { login: settings.login.clone(), deadline: settings.probe_deadline },
+            runtime: Engine::new(&settings.docker_socket),
+            servers: PairServers::new(settings.login.clone(), settings.probe_deadline),
             store: RecordFile::new(settings.record_path()),
             journal: JournalFile::new(state.join("events.jsonl")),
             app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
-            memory_path: state.join("memory.json"),
+            clock: HostClock,
+            memories: MemoryFile::new(state.join("memory.json")),
+            lock: LockFiles::new(state),
+            outward: Some(Outward::new(&settings)),
             settings,
         })
     }
+}
 
+impl<P: Parts> Checker<P> {
     /// The part that acts.
     #[must_use]
-    pub fn actor(&self) -> Actor<'_, Engine, PairServers, RecordFile, JournalFile> {
-        Actor { settings: &self.settings, runtime: &self.engine, servers: &self.servers, store: &self.store, journal: &self.journal }
+    pub fn actor(&self) -> Actor<'_, P> {
+        Actor {
+            settings: &self.settings,
+            runtime: &self.runtime,
+            servers: &self.servers,
+            store: &self.store,
+            journal: &self.journal,
+            clock: &self.clock,
+        }
     }
 
     /// Observes and decides. Changes nothing, needs no lock.
@@ -101,30 +134,43 @@ impl Checker {
     /// # Errors
     /// When the record cannot be read, or names a node that the settings do not know.
     pub async fn look(&self) -> Result<Look, Error> {
-        let began = Moment::now();
+        let began = self.clock.moment();
         let record = self.store.load()?;
         if self.settings.other(&record.primary).is_none() {
             return Err(Error::UnknownNode(record.primary.clone()));
         }
-        let memory = Memory::load(&self.memory_path);
+        let memory = self.memories.load();
         let last_pass_ago = memory.age(&began);
-        let mut seen = observe(&self.settings, &record, &self.engine, &self.servers, &self.app, memory.is_suspicious()).await;
-        let memory = memory.after(&seen, record.epoch, &began, &Moment::now());
-        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, Timestamp::now()));
+        let mut seen =
+            observe(&self.settings, &record, &self.runtime, &self.servers, &self.app, memory.is_suspicious(), self.clock.wall()).await;
+        let memory = memory.after(&seen, record.epoch, &began, &self.clock.moment());
+        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, self.clock.wall()));
         let decision = decide(&seen);
         Ok(Look { record, seen, decision, last_pass_ago, memory })
     }
 
-    /// Observes, decides and acts. The caller holds the [`Turn`].
+    /// Observes, decides and acts. The caller holds the turn.
     ///
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
-    pub async fn pass(&self, _turn: &Turn) -> Result<Pass, Error> {
-        let mut look = self.look().await?;
+    pub async fn pass(&self, _turn: &TurnOf<P>) -> Result<Pass, Error> {
+        let began = Instant::now();
+        let looked = self.look().await;
+        if let (Some(outward), Err(error)) = (&self.outward, &looked) {
+            outward.tell_error(error, began.elapsed());
+        }
+        let mut look = looked?;
         self.tell(&mut look);
-        self.adopt_identity(&mut look)?;
-        let outcome = self.actor().act(&look.decision, &look.record).await;
-        let now = Moment::now();
+        let outcome = match self.settings.mode {
+            Mode::Act => {
+                self.adopt_identity(&mut look)?;
+                self.end_pause(&mut look)?;
+                self.actor().act(&look.decision, &look.record).await
+            }
+            // Not even the record is written: whoever turns this on is promised that nothing is touched.
+            Mode::Observe => Ok(Outcome::Idle),
+        };
+        let now = self.clock.moment();
         match &outcome {
             Ok(Outcome::Started(node)) => look.memory.started(node, &now),
             Ok(Outcome::RolledBack { primary, why }) => {
@@ -141,8 +187,13 @@ impl Checker {
             Ok(Outcome::Idle) => {}
             Err(error) => log::error!("acted: {error}"),
         }
-        if let Err(error) = look.memory.save(&self.memory_path) {
-            log::error!("cannot write '{}', so the next pass knows nothing of this one: {error}", self.memory_path.display());
+        if let Err(error) = self.memories.save(&look.memory) {
+            log::error!("cannot keep the memory of this pass, so the next one knows nothing of it: {error}");
+        }
+        // This pass is the last one now.
+        look.last_pass_ago = Some(Duration::ZERO);
+        if let Some(outward) = &self.outward {
+            outward.tell(&look, &self.settings, outcome.is_err(), began.elapsed());
         }
         Ok(Pass { look, outcome })
     }
@@ -169,8 +220,12 @@ impl Checker {
         } else {
             log::info!("{words}")
         }
+        let only_observes = self.settings.mode == Mode::Observe && decision.action.is_deed();
+        if only_observes {
+            log::warn!("observing only: would have done {}", decision.action.name());
+        }
         self.journal.append(
-            "decision",
+            if only_observes { "would_have" } else { "decision" },
             json!({ "epoch": record.epoch, "rule": decision.rule.id, "action": decision.action.name(), "reason": decision.reason.to_string() }),
         );
     }
@@ -187,12 +242,24 @@ impl Checker {
         Ok(())
     }
 
+    /// Takes a pause whose time is over out of the record. The decision did not count it any more.
+    fn end_pause(&self, look: &mut Look) -> Result<(), Error> {
+        if look.seen.record.pause == PauseView::Left(Duration::ZERO)
+            && let Some(pause) = look.record.paused.take()
+        {
+            self.store.save(&look.record)?;
+            self.journal.append("pause_ended", json!({ "epoch": look.record.epoch, "by": pause.by, "reason": pause.reason }));
+            log::info!("the pause by {} is over: {}", pause.by, pause.reason);
+        }
+        Ok(())
+    }
+
     /// One pass, with the lock.
     ///
     /// # Errors
     /// As [`Checker::pass`], and when the lock was not to be had within `patience`.
     pub async fn run_once(&self, patience: Duration) -> Result<Pass, Error> {
-        let turn = Turn::take(&self.settings.state_directory, Purpose::Command, patience).await?;
+        let turn = self.lock.take(Purpose::Command, patience).await?;
         self.pass(&turn).await
     }
 
@@ -202,13 +269,13 @@ impl Checker {
     /// As [`Checker::pass`], for the last pass only: a loop goes on through errors.
     pub async fn run_for(&self, total: Duration) -> Result<Pass, Error> {
         let deadline = Instant::now() + total;
-        let mut turn = Turn::take(&self.settings.state_directory, Purpose::Loop, total).await?;
+        let mut turn = self.lock.take(Purpose::Loop, total).await?;
         let containers: Vec<String> = self.settings.nodes.values().cloned().collect();
         let mut endings = None;
         let mut last_error = String::new();
         loop {
             if endings.is_none() {
-                endings = self.engine.endings(&containers).await.map(Box::pin);
+                endings = self.runtime.endings(&containers).await.map(Box::pin);
             }
             let began = Instant::now();
             let passed = self.pass(&turn).await;
@@ -230,12 +297,12 @@ impl Checker {
                     return passed;
                 }
                 // Before each wait too: passes that follow each other at once, as beside a silent primary, leave no time for the look below.
-                match turn.waiting() {
+                match self.lock.waiting() {
                     None => {}
                     Some(Purpose::Loop) => return passed,
                     Some(Purpose::Command) => {
                         drop(turn);
-                        turn = Turn::take(&self.settings.state_directory, Purpose::Loop, COMMAND_PATIENCE).await?;
+                        turn = self.lock.take(Purpose::Loop, COMMAND_PATIENCE).await?;
                         break;
                     }
                 }

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::decide::{HEALTHY, RULES, promotable};
-use super::observation::{AppView, Observation, RuntimeView, ServerView};
+use super::gate::{Gate, gate};
+use super::observation::{AppView, Observation, PauseView, RuntimeView, ServerView};
 use super::pass::Look;
+use super::settings::{Mode, Settings};
 use super::words::{app_words, container_words, inside_words, node_state, node_words, server_words};
 use crate::record::Record;
 
@@ -23,9 +25,14 @@ pub struct Report {
     pub json: Value,
 }
 
-/// How things stand.
+/// How things stand. `would_have`: what an observing pass would have done last.
 #[must_use]
-pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report {
+pub fn status(
+    look: &Look,
+    settings: &Settings,
+    last_failover: Option<&Map<String, Value>>,
+    would_have: Option<&Map<String, Value>>,
+) -> Report {
     let Look { record, seen, decision, .. } = look;
     let link = seen.link();
     let mode = if record.standby_eligible { "sync" } else { "async" };
@@ -36,7 +43,13 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
     };
     let healthy = decision.rule == HEALTHY && unwatched.is_none();
     let because = unwatched.clone().unwrap_or_else(|| decision.reason.to_string());
-    let summary = format!("{}: {because}", if healthy { "healthy" } else { "not healthy" });
+    let state = if healthy { "healthy" } else { "not healthy" };
+    // First of all: whoever reads on believes that somebody would help.
+    let summary = match settings.mode {
+        Mode::Act => format!("{state}: {because}"),
+        Mode::Observe => format!("OBSERVING ONLY, nothing is mended by itself (mode = observe): {state}: {because}"),
+    };
+    let would_have = would_have.filter(|_| settings.mode == Mode::Observe);
     let mut text = format!(
         "{summary}\n\n  primary {} since epoch {}, mode {mode}{}\n",
         record.primary,
@@ -72,7 +85,22 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
         );
     }
     if let Some(pause) = &record.paused {
-        let _ = writeln!(text, "  paused by {} since {}: {}", pause.by, pause.since, pause.reason);
+        let end = match seen.record.pause {
+            PauseView::None | PauseView::Open => "until a person resumes".to_owned(),
+            PauseView::Left(Duration::ZERO) => "over".to_owned(),
+            PauseView::Left(left) => format!("for another {:.0} s", left.as_secs_f64()),
+        };
+        let _ = writeln!(text, "  paused by {} since {}, {end}: {}", pause.by, pause.since, pause.reason);
+    }
+    if settings.mode == Mode::Observe {
+        let now = match decision.action.is_deed() {
+            true => format!("would do {} now; to have it done run: failover-check run --act", decision.action.name()),
+            false => "would do nothing now".to_owned(),
+        };
+        let _ = writeln!(text, "  observing only: {now}");
+    }
+    if let Some(event) = would_have {
+        let _ = writeln!(text, "  would have acted last: {}", event_words(event));
     }
     if let Some(event) = last_failover {
         let _ = writeln!(text, "  last change of primary: {}", event_words(event));
@@ -85,6 +113,8 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
         "standby": seen.standby.name,
         "epoch": record.epoch,
         "mode": mode,
+        "acts": settings.mode == Mode::Act,
+        "would_have": would_have,
         "standby_eligible": record.standby_eligible,
         "paused": record.paused,
         "transition": record.transition,
@@ -99,7 +129,7 @@ pub fn status(look: &Look, last_failover: Option<&Map<String, Value>>) -> Report
 
 /// A dry run: what was seen, which rule fires, what would be done, and what stands in the way of a failover.
 #[must_use]
-pub fn explain(look: &Look) -> Report {
+pub fn explain(look: &Look, settings: &Settings) -> Report {
     let Look { record, seen, decision, .. } = look;
     let thresholds = &seen.thresholds;
     let elapsed = &seen.elapsed;
@@ -109,7 +139,16 @@ pub fn explain(look: &Look) -> Report {
         RuntimeView::Answers => "answers".to_owned(),
         RuntimeView::Silent(why) => format!("silent: {why}"),
     };
-    let paused = if record.paused.is_some() { ", paused" } else { "" };
+    let paused = match seen.record.pause {
+        PauseView::None => String::new(),
+        PauseView::Open => ", paused".to_owned(),
+        PauseView::Left(Duration::ZERO) => ", a pause is over".to_owned(),
+        PauseView::Left(left) => format!(", paused for another {:.0} s", left.as_secs_f64()),
+    };
+    let gate = match settings.mode {
+        Mode::Observe if decision.action.is_deed() => Some(Gate::observing(decision)),
+        Mode::Act | Mode::Observe => gate(decision, seen, &settings.nodes, &settings.app_container),
+    };
     let lines = [
         ("runtime", runtime),
         (
@@ -123,7 +162,7 @@ pub fn explain(look: &Look) -> Report {
     for (what, words) in &lines {
         let _ = writeln!(text, "  {what:<9} {words}");
     }
-    let _ = writeln!(
+    let _ = write!(
         text,
         "\ndecided\n  rule      {}: {}\n  would do  {}\n  because   {}",
         decision.rule.id,
@@ -131,6 +170,15 @@ pub fn explain(look: &Look) -> Report {
         decision.action.name(),
         decision.reason
     );
+    if let Some(gate) = &gate {
+        text.push_str("\n\nwhat says no");
+        for line in gate.lines() {
+            let _ = write!(text, "\n  {line}");
+        }
+    }
+    if settings.mode == Mode::Observe {
+        text.push_str("\n\nmode = observe: only a person's commands do anything");
+    }
     let gates = [
         format!("standby can take over without loss: {}", unfit.as_deref().map_or("yes".to_owned(), |why| format!("no: {why}"))),
         format!(
@@ -144,7 +192,7 @@ pub fn explain(look: &Look) -> Report {
         format!("primary starting: {:.1} of {:.1} s", elapsed.starting_for.as_secs_f64(), thresholds.startup_grace.as_secs_f64()),
         format!("failovers within the window: {} of {}", elapsed.recent_failovers, thresholds.flapping_limit),
     ];
-    text.push_str("\nbefore a failover these are looked at");
+    text.push_str("\n\nbefore a failover these are looked at");
     for gate in &gates {
         let _ = write!(text, "\n  {gate}");
     }
@@ -154,6 +202,8 @@ pub fn explain(look: &Look) -> Report {
         "runtime": match &seen.runtime { RuntimeView::Answers => json!({"state": "answers"}), RuntimeView::Silent(why) => json!({"state": "silent", "why": why}) },
         "nodes": nodes_json(seen),
         "app": app_json(&seen.app),
+        "says_no": gate.map(|gate| gate.json()),
+        "acts": settings.mode == Mode::Act,
         "gates": gates,
         "standby_unpromotable": unfit,
     });
@@ -226,11 +276,16 @@ fn nodes_json(seen: &Observation) -> Value {
             value.insert("streaming".to_owned(), json!(status.streaming));
             value.insert("received".to_owned(), json!(status.received));
             value.insert("replayed".to_owned(), json!(status.replayed));
+            value.insert("timeline".to_owned(), json!(status.timeline));
         }
         if let (ServerView::Primary { status, .. }, Some(value)) = (&node.server, value.as_object_mut()) {
             value.insert("flushed".to_owned(), json!(status.flushed));
             value.insert("synchronous_standby_names".to_owned(), json!(status.synchronous_standby_names));
             value.insert("standby_behind_bytes".to_owned(), json!(seen.link().and_then(|link| link.behind)));
+            value.insert("standby_streams".to_owned(), json!(seen.link().is_some_and(|link| link.streaming)));
+            value.insert("standby_synchronous".to_owned(), json!(seen.link().is_some_and(|link| link.synchronous)));
+            value.insert("timeline".to_owned(), json!(status.timeline));
+            value.insert("slot_retained_bytes".to_owned(), json!(status.slot_retained));
         }
         nodes.insert(node.name.to_string(), value);
     }

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::Stream;
+
 use super::observation::InsideView;
+use crate::node::discarded::Discarded;
+use crate::postgres::timeline::Timelines;
 
 /// A container, as the runtime says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,9 @@ pub enum RuntimeError {
 // The program runs on one thread and spawns none of these futures, so they need not be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait Runtime {
+    /// A stream with one item for each of these containers that ends from now on. It ends itself when the runtime goes away; none where it is away now.
+    async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()>>;
+
     /// Is it running?
     ///
     /// # Errors
@@ -94,6 +101,18 @@ pub trait Runtime {
     /// # Errors
     /// See [`RuntimeError`].
     async fn note_lead(&self, container: &str, epoch: u64) -> Result<(), RuntimeError>;
+
+    /// What the node's volume has that a primary with these timelines has not; its container need not run.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn discarded(&self, container: &str, primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError>;
+
+    /// Has the node take a fresh copy of the primary's data at its next start; its container need not run.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError>;
 
     /// Tells the node that its replacement streams, so that data directories kept aside can go. Its answer, in words.
     ///

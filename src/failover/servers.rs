@@ -1,12 +1,14 @@
 //! What the rest of `failover-check` may ask of and do to a node's PostgreSQL server. The flow tests put a fake in its place.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::settings::Login;
-use crate::postgres::connection::{ServerError, connect, within};
+use crate::postgres::connection::{ServerError, Session, connect, within};
 use crate::postgres::promote;
-use crate::postgres::status::{self, ServerStatus};
+use crate::postgres::status::{self, RoleStatus, ServerStatus};
+use crate::postgres::timeline::Timelines;
 use crate::record::NodeName;
 
 /// Longest wait for a forced checkpoint. On a busy server with much memory it takes tens of seconds.
@@ -24,6 +26,15 @@ pub trait Servers {
     /// # Errors
     /// See [`ServerError`].
     async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError>;
+
+    /// What it says of itself, perhaps over the connection of the last question to it: for a server that was found alive a moment ago, where another log-in
+    /// would only cost time.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn ask_again(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
+        self.ask(at).await
+    }
 
     /// Asks it to leave recovery, and waits for that for about the probe deadline.
     ///
@@ -54,24 +65,78 @@ pub trait Servers {
     /// # Errors
     /// See [`ServerError`].
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// The timelines that lead to its current one; only a primary knows.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError>;
+
+    /// Has it make a checkpoint, and waits for that at most `limit`.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError>;
 }
 
 /// The servers of the pair, over TCP.
-#[derive(Debug, Clone)]
 pub struct PairServers {
-    /// How to log in.
-    pub login: Login,
-    /// One hard deadline around each whole probe.
-    pub deadline: Duration,
+    login: Login,
+    deadline: Duration,
+    /// The session of the last question that a standby answered. A failover goes on with it: each log-in costs some ten milliseconds in which nobody can write.
+    kept: RefCell<Option<(IpAddr, Session)>>,
+}
+
+impl PairServers {
+    /// How to log in, and the one hard deadline around each whole probe. Connects to nothing yet.
+    #[must_use]
+    pub fn new(login: Login, deadline: Duration) -> Self {
+        Self { login, deadline, kept: RefCell::new(None) }
+    }
+
+    fn take_kept(&self, at: IpAddr) -> Option<Session> {
+        self.kept.take().filter(|(address, _)| *address == at).map(|(_, session)| session)
+    }
+
+    fn keep(&self, at: IpAddr, session: Session, status: &ServerStatus) {
+        if matches!(status.role, RoleStatus::Standby(_)) {
+            self.kept.replace(Some((at, session)));
+        }
+    }
 }
 
 impl Servers for PairServers {
     async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
-        status::ask(&self.login.at(at), self.deadline).await
+        let answer = within(self.deadline, async {
+            let session = connect(&self.login.at(at), self.deadline).await?;
+            let status = status::status(&session).await?;
+            Ok((session, status))
+        });
+        let (session, status) = answer.await?;
+        self.keep(at, session, &status);
+        Ok(status)
+    }
+
+    async fn ask_again(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
+        if let Some(session) = self.take_kept(at)
+            && let Ok(status) = within(self.deadline, status::status(&session)).await
+        {
+            self.keep(at, session, &status);
+            return Ok(status);
+        }
+        self.ask(at).await
     }
 
     async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
-        promote::promote(&self.login.at(at), self.deadline).await
+        within(self.deadline, async {
+            // A kept session that has ended since is no answer of the server.
+            let session = match self.take_kept(at).filter(|session| !session.is_closed()) {
+                Some(session) => session,
+                None => connect(&self.login.at(at), self.deadline).await?,
+            };
+            promote::promote(&session).await
+        })
+        .await
     }
 
     async fn relax(&self, at: IpAddr) -> Result<(), ServerError> {
@@ -104,6 +169,34 @@ impl Servers for PairServers {
         within(CHECKPOINT, async {
             let session = connect(&self.login.at(at), CHECKPOINT).await?;
             session.simple_query("CHECKPOINT").await?;
+            session.simple_query("CHECKPOINT").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        let odd = |why: String| ServerError::Refusing(format!("an odd answer about its timelines: {why}"));
+        within(SETTING, async {
+            let session = connect(&self.login.at(at), SETTING).await?;
+            // By the log and not by the control file, which tells of a promotion only at the next checkpoint.
+            let name = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())";
+            let name: String = session.query_one(name, &[]).await?.try_get(0)?;
+            let digits = name.get(..8).unwrap_or_default();
+            let current = u32::from_str_radix(digits, 16).map_err(|error| odd(error.to_string()))?;
+            if current == 1 {
+                return Ok(Timelines { ended: Vec::new(), current });
+            }
+            let history = "SELECT pg_catalog.pg_read_binary_file($1)";
+            let history: Vec<u8> = session.query_one(history, &[&format!("pg_wal/{digits}.history")]).await?.try_get(0)?;
+            Timelines::from_history(&String::from_utf8_lossy(&history), current).map_err(|error| odd(error.to_string()))
+        })
+        .await
+    }
+
+    async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError> {
+        within(limit, async {
+            let session = connect(&self.login.at(at), limit).await?;
             session.simple_query("CHECKPOINT").await?;
             Ok(())
         })

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::notify::NotifySettings;
 use super::observation::Thresholds;
 use crate::postgres::connection::{Host, Target};
 use crate::record::NodeName;
@@ -34,6 +35,37 @@ pub struct Settings {
     pub flapping_window: Duration,
     /// The limits that decisions rest on.
     pub thresholds: Thresholds,
+    /// May passes act?
+    pub mode: Mode,
+    /// As whom a drill writes; none where the file does not say.
+    pub drill: Option<DrillLogin>,
+    /// Where metrics are written, for the textfile collector of `node_exporter`.
+    pub metrics_file: Option<PathBuf>,
+    /// Who is told of what changes.
+    pub notify: Option<NotifySettings>,
+}
+
+/// As whom a drill writes: the app's own role. Its password is read when a drill begins, so that no pass depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillLogin {
+    /// The app's database.
+    pub database: String,
+    /// The app's role.
+    pub user: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
+}
+
+/// What passes do with their decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They carry them out.
+    #[default]
+    Act,
+    /// They only say what they would have done. A person's commands still act, and finish what they have begun.
+    Observe,
 }
 
 /// How to log in to a node's server.
@@ -137,7 +169,28 @@ struct File {
     postgres_port: u16,
     nodes: BTreeMap<NodeName, String>,
     #[serde(default)]
+    mode: Mode,
+    drill: Option<DrillLogin>,
+    metrics_file: Option<PathBuf>,
+    #[serde(default)]
+    notify: FileNotify,
+    #[serde(default)]
     thresholds: FileThresholds,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileNotify {
+    webhook_url_file: Option<PathBuf>,
+    command: Vec<String>,
+    deadline_seconds: f64,
+}
+
+impl Default for FileNotify {
+    fn default() -> Self {
+        // A chat program's webhook answers within a second; nobody waits for it.
+        Self { webhook_url_file: None, command: Vec::new(), deadline_seconds: 5.0 }
+    }
 }
 
 fn default_socket() -> PathBuf {
@@ -232,6 +285,12 @@ impl Settings {
         };
         let probe_deadline = duration("probe_deadline_seconds", limits.probe_deadline_seconds, 0.01)?;
         let flapping_window = duration("flapping_window_seconds", limits.flapping_window_seconds, 0.0)?;
+        let notify = NotifySettings {
+            deadline: duration("deadline_seconds", file.notify.deadline_seconds, 0.01)?,
+            webhook_file: file.notify.webhook_url_file,
+            command: file.notify.command,
+            settings_file: path.to_owned(),
+        };
         let password = read(&file.failover_password_file)?.trim_end_matches('\n').to_owned();
         if password.is_empty() {
             let value = format!("'{}'", file.failover_password_file.display());
@@ -247,6 +306,10 @@ impl Settings {
             probe_deadline,
             flapping_window,
             thresholds,
+            mode: file.mode,
+            drill: file.drill,
+            metrics_file: file.metrics_file,
+            notify: Some(notify).filter(NotifySettings::has_receivers),
         })
     }
 
@@ -305,9 +368,24 @@ mod tests {
         let settings = load(|text| text).unwrap();
         assert_eq!(settings.thresholds.suspicion_passes, 3);
         assert_eq!(settings.login.password, "secret");
+        assert_eq!(settings.mode, Mode::Act);
+        assert_eq!(load(|text| format!("mode = \"observe\"\n{text}")).unwrap().mode, Mode::Observe);
         assert_eq!(settings.app_url, "http://127.0.0.1:5000");
         assert_eq!(settings.other(&"pg-a".parse().unwrap()).unwrap().as_str(), "pg-b");
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn nobody_is_told_unless_a_receiver_is_named_whatever_its_file_holds() {
+        assert!(load(|text| text).unwrap().notify.is_none());
+        let absent = load(|text| text + "[notify]\nwebhook_url_file = \"/nowhere/webhook\"\n").unwrap().notify.unwrap();
+        assert_eq!((absent.webhook_file.unwrap().to_str(), absent.deadline), (Some("/nowhere/webhook"), Duration::from_secs(5)));
+        let told = load(|text| text + "[notify]\ncommand = [\"/usr/bin/tell\", \"-x\"]\ndeadline_seconds = 2\n").unwrap().notify.unwrap();
+        assert_eq!((told.command.len(), told.deadline), (2, Duration::from_secs(2)));
+        assert_eq!(
+            load(|text| text + "[notify]\ndeadline_seconds = 0\n").unwrap_err(),
+            "impossible value in settings '/s.toml': deadline_seconds = 0: it is a number of seconds above 0"
+        );
     }
 
     #[test]
@@ -320,6 +398,10 @@ mod tests {
         assert_eq!(
             words(&|text| text + "flapping_limit = \"x\"\n"),
             "malformed settings '/s.toml': line 11: invalid type: string \"x\", expected u32"
+        );
+        assert_eq!(
+            words(&|text| format!("mode = \"watch\"\n{text}")),
+            "malformed settings '/s.toml': line 1: unknown variant `watch`, expected `act` or `observe`"
         );
         assert_eq!(
             words(&|text| text + "standby_grace_seconds = -1\n"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::connection::{ServerError, Target, connect, within};
+use super::connection::{ServerError, Session, Target, connect, within};
 
 /// Between two looks whether the server has left recovery.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -28,30 +28,26 @@ pub async fn request(target: &Target, deadline: Duration) -> Result<(), ServerEr
     .await
 }
 
-/// Asks the server to leave recovery, and waits until it has, at most `deadline` for all of it. Asking a server that is being promoted already, or that is a
-/// primary, does no harm. One connection does it all: each more would cost some milliseconds of a failover.
+/// Asks the server to leave recovery, and waits until it has. The caller puts the deadline around it. Asking a server that is being promoted already, or that
+/// is a primary, does no harm. One session does it all: each more would cost some milliseconds of a failover.
 ///
 /// Leaves a short `wal_retrieve_retry_interval` behind, see [`relax`].
 ///
 /// # Errors
 /// See [`ServerError`]; the request may have been heard even so.
-pub async fn promote(target: &Target, deadline: Duration) -> Result<(), ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        // ALTER SYSTEM cannot run inside the implicit transaction of a multi-statement query. Where it is refused the promotion is only slower.
-        let hurry = format!("ALTER SYSTEM SET wal_retrieve_retry_interval = {RETRY_INTERVAL_MILLISECONDS}");
-        match session.simple_query(&hurry).await {
-            Ok(_) => drop(session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?),
-            Err(error) => log::warn!("the promotion may take some seconds longer: {error}"),
-        }
-        session.simple_query(REQUEST).await?;
-        // Its own wait looks ten times a second only.
-        while session.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get::<_, bool>(0)? {
-            tokio::time::sleep(GLANCE).await;
-        }
-        Ok(())
-    })
-    .await
+pub async fn promote(session: &Session) -> Result<(), ServerError> {
+    // ALTER SYSTEM cannot run inside the implicit transaction of a multi-statement query. Where it is refused the promotion is only slower.
+    let hurry = format!("ALTER SYSTEM SET wal_retrieve_retry_interval = {RETRY_INTERVAL_MILLISECONDS}");
+    match session.simple_query(&hurry).await {
+        Ok(_) => drop(session.simple_query("SELECT pg_catalog.pg_reload_conf()").await?),
+        Err(error) => log::warn!("the promotion may take some seconds longer: {error}"),
+    }
+    session.simple_query(REQUEST).await?;
+    // Its own wait looks ten times a second only.
+    while session.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get::<_, bool>(0)? {
+        tokio::time::sleep(GLANCE).await;
+    }
+    Ok(())
 }
 
 /// Takes the short `wal_retrieve_retry_interval` of [`promote`] back.

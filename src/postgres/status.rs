@@ -1,10 +1,8 @@
 //! What a server says of itself, in one round trip.
 
-use std::time::Duration;
-
 use tokio_postgres::SimpleQueryMessage;
 
-use super::connection::{ServerError, Session, Target, connect, within};
+use super::connection::{ServerError, Session};
 use super::lsn::Lsn;
 
 /// What a server says of itself.
@@ -38,6 +36,10 @@ pub struct PrimaryStatus {
     pub synchronous_commit: String,
     /// The connections of standbys, as `pg_stat_replication` shows them.
     pub standbys: Vec<StandbyLink>,
+    /// The timeline that it writes.
+    pub timeline: Option<u32>,
+    /// How much of its log the replication slot that holds back most holds back, in bytes.
+    pub slot_retained: Option<u64>,
 }
 
 /// One standby, seen from its primary.
@@ -68,6 +70,8 @@ pub struct StandbyStatus {
     /// No walreceiver is there and the startup process waits for more log: all whole records that it has are replayed. `received` may still be ahead of
     /// `replayed`, by the part of a record that the primary had sent when it died.
     pub drained: bool,
+    /// The timeline that it receives, else that of its last restart point.
+    pub timeline: Option<u32>,
 }
 
 /// One row of text columns; `pg_stat_replication` rides along as one aggregated column, so that everything is of one moment.
@@ -83,19 +87,13 @@ const STATUS_QUERY: &str = "SELECT (SELECT system_identifier::text FROM pg_catal
      ((SELECT status FROM pg_catalog.pg_stat_wal_receiver) IS NULL AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity \
        WHERE backend_type = 'startup' AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')))::text, \
      pg_catalog.current_setting('synchronous_commit'), \
-     (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(application_name, state, sync_state, flush_lsn::text))::text FROM pg_catalog.pg_stat_replication)";
-
-/// Connects afresh and asks, all within `deadline`.
-///
-/// # Errors
-/// See [`ServerError`].
-pub async fn ask(target: &Target, deadline: Duration) -> Result<ServerStatus, ServerError> {
-    within(deadline, async {
-        let session = connect(target, deadline).await?;
-        status(&session).await
-    })
-    .await
-}
+     (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(application_name, state, sync_state, flush_lsn::text))::text FROM pg_catalog.pg_stat_replication), \
+     CASE WHEN pg_catalog.pg_is_in_recovery() \
+       THEN COALESCE((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))::text \
+       ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8::text END, \
+     CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_catalog.max( \
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), restart_lsn)))::pg_catalog.int8::text \
+       FROM pg_catalog.pg_replication_slots WHERE restart_lsn IS NOT NULL) END";
 
 /// Asks over an open session. The caller puts the deadline around it.
 ///
@@ -117,6 +115,8 @@ fn read_status(columns: &[Option<&str>]) -> Result<ServerStatus, ServerError> {
     let odd = |what: &str| ServerError::Refusing(format!("the status query gave an odd answer: {what}"));
     let lsn = |index: usize| column(index).map(|text| text.parse::<Lsn>().map_err(|error| odd(&error.to_string()))).transpose();
     let system_identifier = column(0).ok_or_else(|| odd("no system identifier"))?.to_owned();
+    let number = |index: usize| column(index).map(|text| text.parse::<u64>().map_err(|error| odd(&error.to_string()))).transpose();
+    let timeline = number(12)?.and_then(|timeline| u32::try_from(timeline).ok());
     let role = if column(1) == Some("true") {
         let (received, replayed) = (lsn(5)?, lsn(6)?);
         RoleStatus::Standby(StandbyStatus {
@@ -125,6 +125,7 @@ fn read_status(columns: &[Option<&str>]) -> Result<ServerStatus, ServerError> {
             received: received.max(replayed),
             replayed,
             drained: column(9) == Some("true"),
+            timeline,
         })
     } else {
         RoleStatus::Primary(PrimaryStatus {
@@ -133,6 +134,8 @@ fn read_status(columns: &[Option<&str>]) -> Result<ServerStatus, ServerError> {
             synchronous_standby_names: column(3).unwrap_or_default().to_owned(),
             synchronous_commit: column(10).unwrap_or_default().to_owned(),
             standbys: column(11).map(read_links).transpose().map_err(|why| odd(&why))?.unwrap_or_default(),
+            timeline,
+            slot_retained: number(13)?,
         })
     };
     Ok(ServerStatus { system_identifier, role })
@@ -169,10 +172,13 @@ mod tests {
             Some("true"),
             Some("on"),
             None,
+            Some("2"),
+            None,
         ];
         let RoleStatus::Standby(standby) = read_status(&columns).unwrap().role else { panic!("a standby") };
         assert_eq!(standby.received, Some("0/3000148".parse().unwrap()), "received alone is only the segment's start");
         assert!(!standby.streaming);
+        assert_eq!(standby.timeline, Some(2));
     }
 
     #[test]
@@ -191,10 +197,13 @@ mod tests {
             Some("false"),
             Some("on"),
             Some(links),
+            Some("3"),
+            Some("4096"),
         ];
         let RoleStatus::Primary(primary) = read_status(&columns).unwrap().role else { panic!("a primary") };
         assert!(primary.standbys[0].synchronous && primary.standbys[0].streaming && !primary.standbys[1].streaming);
         assert_eq!(primary.flushed.bytes_since(primary.standbys[0].flushed.unwrap()), 8);
+        assert_eq!((primary.timeline, primary.slot_retained), (Some(3), Some(4096)));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Which node the app asks, and over which pool.
 //!
-//! The record is read every [`LOOK_EVERY`]. It is a few hundred bytes, so its content is compared, not its times: a
-//! file that is replaced by rename twice within the clock of its file system is still seen. Watching it by inotify
-//! would not do: the watch sits on the inode that the rename takes away.
+//! The record is read when its folder says that it was replaced, and every [`LOOK_EVERY`] all the same, since a watch can be lost. It is a few hundred
+//! bytes, so its content is compared, not its times: a file that is replaced by rename twice within the clock of its file system is still seen.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +17,10 @@ use super::error::StartError;
 use super::instruments::Instruments;
 use super::password::{Password, PasswordFile};
 use super::record_view::Record;
+use super::record_watch::RecordWatch;
 use super::settings::Settings;
 
-/// How often the record is read. The app is ready at most this long after a failover has finished.
+/// How often the record is read where nothing says that it has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A connection on which nothing is acknowledged for this long is dead: its container was frozen or its network cut.
@@ -92,10 +92,14 @@ impl Primary {
 
     /// Looks at the record for ever.
     pub async fn follow(&self) {
+        let mut watch = RecordWatch::of(&self.record);
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = watch.replaced() => {}
+            }
             self.look().await;
         }
     }

@@ -11,6 +11,7 @@ use actix_web::{App, HttpServer, web};
 
 use super::error::StartError;
 use super::instruments::Instruments;
+use super::page::Page;
 use super::primary::Primary;
 use super::readiness::Checker;
 use super::routes;
@@ -46,14 +47,13 @@ impl Application {
         let primary = Arc::new(Primary::open(&settings, Arc::clone(&instruments)).await?);
         let checker = web::Data::new(Checker::new(Arc::clone(&primary), Arc::clone(&instruments), settings.ready_deadline));
         let instruments = web::Data::from(instruments);
+        let page = web::Data::new(Page::new(settings.record.clone()));
         let shared_checker = checker.clone();
-        let server =
-            HttpServer::new(move || App::new().app_data(shared_checker.clone()).app_data(instruments.clone()).configure(routes::configure))
-                .workers(WORKERS)
-                .disable_signals()
-                .shutdown_timeout(DRAIN_SECONDS)
-                .listen(listener)?
-                .run();
+        let app = move || {
+            let app = App::new().app_data(shared_checker.clone()).app_data(instruments.clone()).app_data(page.clone());
+            app.configure(routes::configure)
+        };
+        let server = HttpServer::new(app).workers(WORKERS).disable_signals().shutdown_timeout(DRAIN_SECONDS).listen(listener)?.run();
         Ok(Self { server, port, primary, checker })
     }
 

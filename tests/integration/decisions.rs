@@ -1,10 +1,11 @@
 //! The whole small space of what a pass can see: its decisions as a reviewed table, and the invariants asserted over all of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use understudy::failover::decide::{self, RULES, decide};
 use understudy::failover::decision::{Action, Decision};
+use understudy::failover::gate::{Gate, gate};
 use understudy::failover::observation::*;
 use understudy::postgres::status::{PrimaryStatus, StandbyLink, StandbyStatus};
 use understudy::record::NodeName;
@@ -79,7 +80,7 @@ fn thresholds() -> Thresholds {
 
 fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
     let lsn = Some("0/3000000".parse().unwrap());
-    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming }
+    StandbyStatus { streaming, replay_paused, received: lsn, replayed: lsn, drained: !streaming, timeline: Some(1) }
 }
 
 fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
@@ -93,6 +94,8 @@ fn primary_status(read_only: bool, commits: &str) -> PrimaryStatus {
         synchronous_standby_names: if waits == "free" { String::new() } else { "\"pg-b\"".to_owned() },
         synchronous_commit: if waits == "weak" { "local" } else { "on" }.to_owned(),
         standbys: if link == "lost" { Vec::new() } else { vec![row] },
+        timeline: Some(1),
+        slot_retained: Some(0),
     }
 }
 
@@ -154,7 +157,7 @@ fn observation(point: &Point) -> Observation {
         record: RecordView {
             standby_eligible: word(point, "eligible") == "yes",
             in_transition: word(point, "transition") == "unfinished",
-            paused: word(point, "paused") == "yes",
+            pause: if word(point, "paused") == "yes" { PauseView::Open } else { PauseView::None },
             system_identifier: Some(OURS.to_owned()),
         },
         primary: NodeView { name: name("pg-a"), container: container(primary_words), server: primary_server, inside },
@@ -271,6 +274,48 @@ fn what_no_rule_knows_is_refused() {
     assert_eq!((decision.rule, decision.action), (decide::NO_RULE, Action::Refuse));
 }
 
+fn gate_of(seen: &Observation, decision: &Decision) -> Option<Gate> {
+    let containers = ["pg-a", "pg-b"].map(|node| (name(node), format!("understudy-{node}")));
+    gate(decision, seen, &BTreeMap::from(containers), "understudy-app")
+}
+
+/// Whoever reads a refusal at night reads what it rests on, and what overrules it or why nothing may.
+#[test]
+fn every_decision_that_does_nothing_names_its_gate_its_operands_and_what_overrules_it() {
+    // The words of each rule and reason, as they are met first.
+    let mut words: BTreeMap<(usize, &str, Option<String>), String> = BTreeMap::new();
+    let mut judge = |seen: &Observation, decision: &Decision| {
+        let gate = gate_of(seen, decision);
+        let does_nothing = matches!(decision.action, Action::Wait | Action::Alert | Action::Refuse);
+        assert_eq!(gate.is_some(), does_nothing, "{decision:?}");
+        if let Some(gate) = gate {
+            assert!(!gate.operands.is_empty() && gate.operands.iter().all(|operand| !operand.value.is_empty()), "{decision:?}");
+            assert!(!gate.otherwise.is_empty() && gate.overruled_by.as_ref().is_none_or(|command| !command.is_empty()), "{decision:?}");
+            let position = RULES.iter().position(|rule| *rule == decision.rule).unwrap();
+            let key = (position, gate.question, gate.overruled_by.clone());
+            words.entry(key).or_insert_with(|| {
+                let head = format!("{} {}: {}", decision.rule.id, decision.action.name(), decision.reason);
+                format!("{head}\n    {}", gate.lines().join("\n    "))
+            });
+        }
+    };
+    for_every_point(|_, seen, decision| judge(seen, decision));
+    // The one view that `observe` never makes.
+    let mut odd = observation(&[0; DIMENSIONS.len()]);
+    odd.primary.server = ServerView::NotAsked;
+    judge(&odd, &decide(&odd));
+    // What the table leaves out, since it changes no decision: how far the standby was behind.
+    let mut behind = observation(&[0; DIMENSIONS.len()]);
+    behind.primary.container = ContainerView::Missing;
+    behind.primary.server = ServerView::NotAsked;
+    behind.record.standby_eligible = false;
+    behind.elapsed.behind = Some((312, Duration::from_secs(7)));
+    assert!(gate_of(&behind, &decide(&behind)).unwrap().operands.iter().any(|operand| operand.value == "312 bytes, 7.0 s ago"));
+
+    let text = words.into_values().collect::<Vec<_>>().join("\n");
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, { insta::assert_snapshot!("gates", text) });
+}
+
 fn fails_over(decision: &Decision) -> bool {
     matches!(decision.action, Action::Failover { .. })
 }
@@ -381,6 +426,20 @@ fn a_pause_leaves_only_what_safety_asks_for() {
                 "{point:?} {decision:?}"
             );
         }
+    });
+}
+
+#[test]
+fn a_pause_holds_as_long_as_a_part_of_it_is_left_and_is_as_none_then() {
+    let mut again = observation(&[0; DIMENSIONS.len()]);
+    for_every_point(|point, seen, decision| {
+        again.clone_from(seen);
+        again.record.pause = match seen.record.pause {
+            PauseView::None => PauseView::Left(Duration::ZERO),
+            PauseView::Open | PauseView::Left(_) => PauseView::Left(Duration::from_millis(1)),
+        };
+        let (now, before) = (decide(&again), decision);
+        assert_eq!((now.rule, now.action), (before.rule, before.action.clone()), "{point:?}");
     });
 }
 

@@ -170,3 +170,40 @@ fn pausing_and_resuming_are_noted() {
     let names: Vec<&str> = events["events"].as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["paused", "resumed"]);
 }
+
+#[test]
+fn each_pass_leaves_what_it_saw_for_the_apps_page_and_a_fault_of_that_stops_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::new();
+    let status = place.path().join("status.json");
+    let run = || {
+        // Even where a person's shell hides new files from others: the app runs as a user of its own.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_failover-check"), "--settings"]);
+        let output = command.arg(place.path().join("settings.toml")).arg("run").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let read = || serde_json::from_slice::<serde_json::Value>(&fs::read(&status).unwrap()).unwrap();
+
+    assert_eq!(run().0, 5);
+    let seen = read();
+    assert_eq!((&seen["version"], &seen["status"]["decision"]["rule"]), (&serde_json::json!(1), &serde_json::json!("R10")));
+    assert!(seen["at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    for name in ["status.json", "events.jsonl"] {
+        assert_eq!(fs::metadata(place.path().join(name)).unwrap().permissions().mode() & 0o777, 0o644, "{name}");
+    }
+    assert!(!seen.to_string().contains("secret"), "{seen}");
+
+    fs::write(place.path().join("cluster.json"), "{").unwrap();
+    assert_eq!(run().0, 4);
+    assert!(read()["error"].as_str().unwrap().contains("is corrupt"), "{}", read());
+
+    // A folder in its place can be neither written nor replaced.
+    fs::write(place.path().join("cluster.json"), RECORD).unwrap();
+    fs::remove_file(&status).unwrap();
+    fs::create_dir_all(status.join("in-the-way")).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, 5, "as without the fault: {said}");
+    assert!(said.contains("so the app's page shows an old state"), "{said}");
+}

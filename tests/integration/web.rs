@@ -1,5 +1,7 @@
 //! The app as whoever probes it sees it.
 
+// The page at `/`.
+mod page;
 // Starts the app, writes its record, asks it.
 mod running_app;
 // A PostgreSQL server that lives as long as its test.
@@ -109,7 +111,16 @@ async fn a_corrupt_or_newer_record_keeps_the_last_known_primary() {
 async fn head_is_answered_like_get_without_a_body_and_nothing_else_is_allowed() {
     let app = RunningApp::start(free_port()).await;
 
-    for (path, status) in [("/health", 200), ("/ready", 503), ("/metrics", 200)] {
+    for (path, status) in [
+        ("/health", 200),
+        ("/ready", 503),
+        ("/metrics", 200),
+        ("/", 200),
+        ("/status.json", 200),
+        ("/page.css", 200),
+        ("/page.js", 200),
+        ("/icon.svg", 200),
+    ] {
         let answer = raw_request(&app, "HEAD", path).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
@@ -121,9 +132,9 @@ async fn head_is_answered_like_get_without_a_body_and_nothing_else_is_allowed() 
             assert!(answer.to_lowercase().contains("allow: get, head"), "{method} {path}: {answer}");
         }
     }
-    let unknown = app.get("/").await;
+    let unknown = app.get("/nowhere").await;
     assert_eq!(unknown.status, 404);
-    assert_eq!(unknown.body["paths"][1], "/ready");
+    assert_eq!(unknown.body["paths"][3], "/ready");
 }
 
 /// One request on a connection of its own, as the bytes that came back.

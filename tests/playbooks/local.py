@@ -146,6 +146,7 @@ REFUSALS = {
     "the user's name as password": ({"understudy_database_user": "longname", "understudy_database_password": "longname"}, "equal passwords: "),
     "an impossible prefix": ({"understudy_prefix": "Under.study"}, "impossible prefix: 'Under.study'; try: "),
     "an unknown threshold": ({"understudy_thresholds": {"suspicion": 1}}, "suspicion"),
+    "an unknown mode": ({"understudy_mode": "watch"}, "impossible mode: understudy_mode 'watch'; try: "),
     "an impossible size": ({"understudy_node_shm_size": "much"}, "impossible size: understudy_node_shm_size 'much'; try: "),
     "an impossible setting": ({"understudy_postgresql_settings": {"a b": 1}}, "impossible setting: understudy_postgresql_settings"),
     "a setting on which the pair rests": ({"understudy_postgresql_settings": {"synchronous_commit": "off"}}, "holds synchronous_commit; the pair rests on it"),
@@ -190,17 +191,12 @@ def everything_is_laid_down():
 
 
 @suite.check
-def a_second_run_changes_nothing():
-    lay_down().succeeded(changed=0)
-
-
-@suite.check
 def a_check_of_what_is_laid_down_changes_nothing():
     lay_down("--check", "--diff").succeeded(changed=0)
 
 
 @suite.check
-def a_run_without_passwords_keeps_the_stored_ones():
+def a_second_run_changes_nothing_and_without_passwords_keeps_the_stored_ones():
     lay_down(understudy_database_password=None, understudy_replication_password=None).succeeded(changed=0)
 
 
@@ -234,7 +230,7 @@ def the_secrets_are_files_and_nothing_else():
         expect((state.st_uid, state.st_gid, state.st_mode & 0o777) == (owner, owner, 0o400), f"{name}: owner or mode", state)
     expect(re.fullmatch(r"[A-Za-z0-9]{24,}", failover), "a password that is made has 24 letters and digits or more")
 
-    places = {"the output of a run": lay_down("-vvv", "--diff").succeeded().output}
+    places = {"the output of a run": lay_down("-vvv", "--diff").succeeded(changed=0).output}
     for name in ("pg-a", "pg-b", "app"):
         places[f"docker inspect {name}"] = json.dumps(inspect(name))
         places[f"the log of {name}"] = run("docker", "logs", f"{PREFIX}-{name}")
@@ -307,25 +303,25 @@ def a_persons_failover_moves_the_primary():
 
 
 @suite.check
-def a_changed_definition_replaces_both_nodes_without_losing_a_row():
+def a_changed_definition_replaces_both_nodes_without_losing_a_row_and_a_changed_setting_is_reloaded():
     sql("create table if not exists kept (x int); insert into kept values (1)")
     identities = {name: inspect(name)["Id"] for name in ("pg-a", "pg-b")}
-    lay_down(understudy_node_shm_size="192m").succeeded()
+    changed = {"understudy_node_shm_size": "192m", "understudy_postgresql_settings": {"work_mem": "7MB"}}
+    lay_down(**changed).succeeded()
     for name, identity in identities.items():
         expect(inspect(name)["Id"] != identity, f"{name} should have been replaced")
     expect(sql("select count(*) from kept") == "1", "the row should still be there")
-    lay_down(understudy_node_shm_size="192m").succeeded(changed=0)
-    lay_down().succeeded()
-
-
-@suite.check
-def a_changed_setting_is_reloaded():
-    lay_down(understudy_postgresql_settings={"work_mem": "7MB"}).succeeded()
+    expect(sql("show work_mem") == "7MB", "work_mem should be 7MB", sql("show work_mem"))
+    # The definition as it is, so that no node is replaced; what is left of it goes with the removal.
+    changed["understudy_postgresql_settings"] = {"work_mem": "9MB"}
+    replaced = {name: inspect(name)["Id"] for name in ("pg-a", "pg-b")}
+    lay_down(**changed).succeeded()
     deadline = time.monotonic() + 10
-    while sql("show work_mem") != "7MB":
-        expect(time.monotonic() < deadline, "work_mem should be 7MB by now", sql("show work_mem"))
+    while sql("show work_mem") != "9MB":
+        expect(time.monotonic() < deadline, "work_mem should be 9MB by now", sql("show work_mem"))
         time.sleep(0.2)
-    lay_down().succeeded()
+    expect({name: inspect(name)["Id"] for name in replaced} == replaced, "a changed setting should replace no node")
+    lay_down(**changed).succeeded(changed=0)
 
 
 # --- Taken away -------------------------------------------------------------------------------------------------------

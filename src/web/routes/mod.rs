@@ -2,6 +2,7 @@
 
 mod health;
 mod metrics;
+mod page;
 mod ready;
 
 use actix_web::guard::{self, Guard};
@@ -15,6 +16,11 @@ pub use ready::ready;
 /// Adds every path to the server.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
+        .service(read_only("/").route(web::route().guard(reads()).to(page::page)))
+        .service(read_only("/status.json").route(web::route().guard(reads()).to(page::status)))
+        .service(read_only("/page.css").route(web::route().guard(reads()).to(page::style)))
+        .service(read_only("/page.js").route(web::route().guard(reads()).to(page::script)))
+        .service(read_only("/icon.svg").route(web::route().guard(reads()).to(page::icon)))
         .service(read_only("/health").route(web::route().guard(reads()).to(health)))
         .service(read_only("/ready").route(web::route().guard(reads()).to(ready)))
         .service(read_only("/metrics").route(web::route().guard(reads()).to(metrics)))
@@ -37,6 +43,6 @@ async fn wrong_method() -> HttpResponse {
 async fn unknown_path() -> HttpResponse {
     HttpResponse::NotFound().json(serde_json::json!({
         "error": "no such path",
-        "paths": ["/health", "/ready", "/metrics"],
+        "paths": ["/", "/status.json", "/health", "/ready", "/metrics"],
     }))
 }

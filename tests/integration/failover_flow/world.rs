@@ -1,31 +1,40 @@
 //! A pair that exists in memory only: containers, servers, volumes, the record, and a writer that never stops.
 //!
-//! All of `failover-check`'s traits are implemented over one shared state, in which every call lets a little time go by. What a node does when it is
+//! The very `Checker` that production runs stands on it: all of its traits are implemented over one shared state, in which every call lets a little time go by. What a node does when it is
 //! started is not made up here: it is what `postgres-node`'s own plan says. The invariants are asserted while the world goes on, not only at its end.
 
 use std::cell::{RefCell, RefMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use understudy::failover::act::{ActError, Actor, Outcome};
-use understudy::failover::clock::Moment;
-use understudy::failover::decide::{HEALTHY, decide};
+use understudy::failover::act::{ActError, Outcome};
+use understudy::failover::clock::{Clock, Moment};
+use understudy::failover::decide::HEALTHY;
 use understudy::failover::decision::{Decision, Rule};
 use understudy::failover::journal::Journal;
-use understudy::failover::memory::Memory;
-use understudy::failover::observation::{AppView, InsideView, ServerView, Thresholds};
-use understudy::failover::observe::{AppProbe, observe};
+use understudy::failover::lock::{Lock, LockError, Purpose};
+use understudy::failover::memory::{Memory, MemoryStore};
+use understudy::failover::observation::{AppView, InsideView, Thresholds};
+use understudy::failover::observe::AppProbe;
+use understudy::failover::parts::Parts;
+use understudy::failover::pass::{Checker, Pass};
 use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
-use understudy::failover::settings::{Login, Settings};
+use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::node::configuration::leading;
+use understudy::node::discarded::Discarded;
 use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
+use understudy::postgres::timeline::Timelines;
 use understudy::record::{NodeName, Record, RecordError, RecordStore, Transition, TransitionKind};
 
 /// The nodes by index.
@@ -39,6 +48,8 @@ const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
 const CLIENTS: usize = 3;
 /// Ticks from a reload to the moment when the checkpointer notices it.
 const CHECKPOINTER_DELAY: u32 = 30;
+/// How long a forced checkpoint takes.
+const CHECKPOINT: Duration = Duration::from_millis(100);
 /// `wal_sender_timeout` of the nodes.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ticks for one delivery to the standby, commits in it, and commits that the clients try in a pass.
@@ -177,6 +188,7 @@ impl Node {
 struct State {
     nodes: [Node; 2],
     record: Record,
+    memory: Memory,
     boot: u32,
     booted: Instant,
     link: bool,
@@ -200,11 +212,22 @@ struct State {
     trace: Vec<String>,
 }
 
-/// The world. See the module's text.
+/// The world. See the module's text. A clone is the same world.
+#[derive(Clone)]
 pub struct World {
-    state: RefCell<State>,
+    state: Rc<RefCell<State>>,
     pub settings: Settings,
-    memory: RefCell<Memory>,
+}
+
+impl Parts for World {
+    type Runtime = Self;
+    type Servers = Self;
+    type Store = Self;
+    type Journal = Self;
+    type App = Self;
+    type Clock = Self;
+    type Memories = Self;
+    type Lock = Self;
 }
 
 fn contains(log: &[u64], ids: &[u64]) -> bool {
@@ -253,6 +276,10 @@ fn settings() -> Settings {
             start_attempts: 3,
             flapping_limit: 3,
         },
+        mode: Mode::Act,
+        drill: None,
+        metrics_file: None,
+        notify: None,
     }
 }
 
@@ -273,6 +300,7 @@ impl World {
         let state = State {
             nodes: [node(A, None), node(B, None)],
             record,
+            memory: Memory::default(),
             boot: 1,
             booted: Instant::now(),
             link: true,
@@ -292,7 +320,7 @@ impl World {
             dead: false,
             trace: Vec::new(),
         };
-        Self { state: RefCell::new(state), settings: settings(), memory: RefCell::new(Memory::default()) }
+        Self { state: Rc::new(RefCell::new(state)), settings: settings() }
     }
 
     /// A pair in sync, pg-a primary.
@@ -359,6 +387,11 @@ impl World {
         self.state().reboot();
     }
 
+    /// The record does not vouch for the standby any more.
+    pub fn doubt_the_standby(&self) {
+        self.state().record.standby_eligible = false;
+    }
+
     /// From now on a killed container goes on, or not any more.
     pub fn let_kill_work(&self, works: bool) {
         self.state().kill_works = works;
@@ -403,6 +436,17 @@ impl World {
         state.interruption = Some((state.effects + count, what));
     }
 
+    /// How many effects there were so far: calls that change something.
+    pub fn effects(&self) -> u32 {
+        self.state().effects
+    }
+
+    /// How often an event was told so far.
+    pub fn told(&self, event: &str) -> usize {
+        let words = format!("event: {event} ");
+        self.state().trace.iter().filter(|line| line.contains(&words)).count()
+    }
+
     /// It will not happen any more.
     pub fn forget_interruption(&self) {
         self.state().interruption = None;
@@ -423,16 +467,25 @@ impl World {
         self.state().trace.join("\n")
     }
 
-    fn actor(&self) -> Actor<'_, World, World, World, World> {
-        Actor { settings: &self.settings, runtime: self, servers: self, store: self, journal: self }
+    /// The very program that production runs, standing on this world.
+    pub fn checker(&self) -> Checker<World> {
+        let part = || self.clone();
+        Checker {
+            settings: self.settings.clone(),
+            runtime: part(),
+            servers: part(),
+            store: part(),
+            journal: part(),
+            outward: None,
+            app: part(),
+            clock: part(),
+            memories: part(),
+            lock: part(),
+            outward: None,
+        }
     }
 
-    fn now(&self) -> Moment {
-        let state = self.state();
-        Moment { boot: state.boot.to_string(), since_boot: state.booted.elapsed() }
-    }
-
-    /// One pass of `failover-check` and the second until the next, as `pass.rs` does it. None where it could not decide or died.
+    /// One pass of `failover-check` and the second until the next. None where it could not decide or died.
     pub async fn pass(&self) -> Option<(Decision, Result<Outcome, ActError>)> {
         self.state().clients_come();
         let passed = self.one_pass().await;
@@ -454,33 +507,14 @@ impl World {
     }
 
     async fn one_pass(&self) -> Option<(Decision, Result<Outcome, ActError>)> {
-        let began = self.now();
-        let mut record = self.load().ok()?;
-        let memory = self.memory.borrow().clone();
-        let mut seen = observe(&self.settings, &record, self, self, self, memory.is_suspicious()).await;
-        let mut memory = memory.after(&seen, record.epoch, &began, &self.now());
-        seen.elapsed = memory.elapsed(&seen, record.failovers_within(self.settings.flapping_window, jiff::Timestamp::now()));
-        let decision = decide(&seen);
-        let since_boot = self.now().since_boot;
-        self.state().trace.push(format!("{since_boot:?} decided: {} {}: {}", decision.rule.id, decision.action.name(), decision.reason));
-        if let ServerView::Primary { system_identifier, .. } = &seen.primary.server
-            && record.system_identifier.is_none()
-        {
-            record.system_identifier = Some(system_identifier.clone());
-            self.save(&record).ok()?;
-        }
-        let outcome = self.actor().act(&decision, &record).await;
-        if self.state().dead {
+        let passed = self.checker().pass(&()).await;
+        let mut state = self.state();
+        if state.dead {
             return None;
         }
-        self.state().trace.push(format!("acted: {outcome:?}"));
-        match &outcome {
-            Ok(Outcome::Started(node) | Outcome::RolledBack { primary: node, .. }) => memory.started(node, &self.now()),
-            Ok(Outcome::RestartedApp) => memory.restarted_app(&self.now()),
-            Ok(_) | Err(_) => {}
-        }
-        self.memory.replace(memory);
-        Some((decision, outcome))
+        let Pass { look, outcome } = passed.ok()?;
+        state.trace.push(format!("acted: {outcome:?}"));
+        Some((look.decision, outcome))
     }
 
     /// What the command `switchover` does, once it has found the pair in sync.
@@ -488,7 +522,7 @@ impl World {
         self.state().clients_come();
         let record = self.record();
         let to = self.settings.other(&record.primary).unwrap().clone();
-        let outcome = self.actor().begin(record, TransitionKind::Switchover, &to, false, "ordered".to_owned()).await;
+        let outcome = self.checker().actor().begin(record, TransitionKind::Switchover, &to, false, "ordered".to_owned()).await;
         let mut state = self.state();
         state.trace.push(format!("switchover: {outcome:?}"));
         state.dead = false;
@@ -880,6 +914,10 @@ impl State {
 }
 
 impl Runtime for World {
+    async fn endings(&self, _containers: &[String]) -> Option<impl Stream<Item = ()>> {
+        None::<futures_util::stream::Pending<()>>
+    }
+
     async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
         self.runtime(None, |state| {
             let index = state.of_container(container);
@@ -953,6 +991,14 @@ impl Runtime for World {
         })
     }
 
+    async fn discarded(&self, _container: &str, _primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        self.runtime(None, |_| Ok(Vec::new()))
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        self.runtime(Some(format!("order a copy for {container}")), |_| Ok(()))
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.runtime(Some(format!("discard old data of {container}")), |state| {
             let index = state.of_container(container);
@@ -980,6 +1026,8 @@ impl Servers for World {
                     synchronous_standby_names: if server.written { format!("\"{}\"", peer.name) } else { String::new() },
                     synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
+                    timeline: Some(1),
+                    slot_retained: Some(0),
                 })
             } else {
                 RoleStatus::Standby(StandbyStatus {
@@ -988,6 +1036,7 @@ impl Servers for World {
                     received: Some(lsn(node.log().len())),
                     replayed: Some(lsn(server.replayed)),
                     drained: false,
+                    timeline: Some(1),
                 })
             };
             Ok(ServerStatus { system_identifier: IDENTITY.to_owned(), role })
@@ -1027,6 +1076,15 @@ impl Servers for World {
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await
     }
 
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        self.server(at, None, |_, _| Ok(Timelines { ended: Vec::new(), current: 1 })).await
+    }
+
+    async fn checkpoint(&self, at: IpAddr, _limit: Duration) -> Result<(), ServerError> {
+        sleep(CHECKPOINT).await;
+        self.server(at, None, |_, _| Ok(())).await
+    }
+
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
             let server = state.nodes[index].server.as_mut().unwrap();
@@ -1059,8 +1117,48 @@ impl RecordStore for World {
 }
 
 impl Journal for World {
-    fn append(&self, event: &str, _details: Value) {
-        self.state().trace.push(format!("event: {event}"));
+    fn append(&self, event: &str, details: Value) {
+        let since_boot = self.moment().since_boot;
+        self.state().trace.push(format!("{since_boot:?} event: {event} {details}"));
+    }
+}
+
+impl Clock for World {
+    fn moment(&self) -> Moment {
+        let state = self.state();
+        Moment { boot: state.boot.to_string(), since_boot: state.booted.elapsed() }
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.moment().since_boot
+    }
+}
+
+impl MemoryStore for World {
+    fn load(&self) -> Memory {
+        self.state().memory.clone()
+    }
+
+    fn save(&self, memory: &Memory) -> io::Result<()> {
+        let mut state = self.state();
+        // What is dead writes nothing.
+        if !state.dead {
+            state.memory = memory.clone();
+        }
+        Ok(())
+    }
+}
+
+/// One `failover-check` at a time is all there is here.
+impl Lock for World {
+    type Turn = ();
+
+    async fn take(&self, _purpose: Purpose, _patience: Duration) -> Result<(), LockError> {
+        Ok(())
+    }
+
+    fn waiting(&self) -> Option<Purpose> {
+        None
     }
 }
 

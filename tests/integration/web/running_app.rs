@@ -1,6 +1,6 @@
 //! The real app, in this process, on a free port.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -38,6 +38,10 @@ pub struct Answer {
 impl Answer {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     pub fn reason(&self) -> &str {
@@ -81,6 +85,11 @@ impl RunningApp {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The folder of the record, in which everything that the page shows lies too.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn record(&self) -> PathBuf {

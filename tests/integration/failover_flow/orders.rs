@@ -1,0 +1,175 @@
+//! What a person orders, and what passes leave to a person: pauses that end, the mode that only observes, a switchover that is refused, a loss that is accepted.
+
+use std::time::Duration;
+
+use understudy::exit_code::ExitCode;
+use understudy::failover::command::failover::failover;
+use understudy::failover::command::pause::pause;
+use understudy::failover::command::switchover::switchover;
+use understudy::failover::decide;
+use understudy::failover::error::Error;
+use understudy::failover::settings::Mode;
+
+use super::HEALING;
+use super::world::{A, B, Interruption, World};
+
+fn refusal<T>(answer: Result<T, Error>) -> String {
+    match answer.err() {
+        Some(Error::Refused { why, remedy }) => format!("{why}; try: {remedy}"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Whatever happens: the record, the containers and the servers are left alone.
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_only_observes_calls_nothing_that_changes_anything() {
+    let accidents: [(&str, fn(&World)); 6] = [
+        ("the primary dies", |world| world.kill(A)),
+        ("the primary freezes", |world| world.pause(A)),
+        ("both die", |world| {
+            world.kill(A);
+            world.kill(B);
+        }),
+        ("the link is cut", World::cut_link),
+        ("the standby dies", |world| world.kill(B)),
+        ("nothing happens", |_| {}),
+    ];
+    for fresh in [false, true] {
+        for (what, happens) in accidents {
+            let mut world = if fresh { World::fresh() } else { World::healthy() };
+            world.settings.mode = Mode::Observe;
+            happens(&world);
+            let (before, record) = (world.effects(), world.record());
+            world.passes(30).await;
+            assert_eq!((world.effects(), world.record()), (before, record), "{what}:\n{}", world.story());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observing_pass_tells_once_what_it_would_have_done() {
+    let mut world = World::healthy();
+    world.settings.mode = Mode::Observe;
+    world.passes(5).await;
+    assert_eq!(world.told("would_have"), 0, "{}", world.story());
+    world.kill(A);
+    world.passes(10).await;
+    assert_eq!(world.told("would_have"), 1, "once a decision:\n{}", world.story());
+    assert!(world.story().contains(r#"event: would_have {"epoch":1,"rule":"R80","action":"failover","reason":"#), "{}", world.story());
+    // It is armed: the same pass does what it has said.
+    world.settings.mode = Mode::Act;
+    world.must_heal(HEALING).await;
+    assert_eq!(world.lead(), super::lead("pg-b", 2));
+}
+
+/// An order that died half way is not finished behind the person's back; `run --act`, which is a pass in mode act, finishes it.
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_order_is_left_to_a_person_where_passes_only_observe() {
+    let mut world = World::healthy();
+    world.interrupt(4, Interruption::CrashBefore);
+    drop(world.switch_over().await);
+    world.settings.mode = Mode::Observe;
+    let (before, record) = (world.effects(), world.record());
+    assert!(record.transition.is_some());
+    world.passes(5).await;
+    assert_eq!((world.effects(), world.record()), (before, record), "{}", world.story());
+    world.settings.mode = Mode::Act;
+    world.must_heal(HEALING).await;
+    assert_eq!(world.lead(), super::lead("pg-b", 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_for_a_time_ends_by_itself_and_says_so() {
+    let world = World::healthy();
+    pause(&world.checker(), "moving the disk", Some(Duration::from_secs(20))).await.unwrap();
+    world.kill(A);
+    world.passes(10).await;
+    assert!(!world.runs(A) && world.lead() == super::lead("pg-a", 1), "{}", world.story());
+    assert_eq!(world.told("pause_ended"), 0);
+    world.must_heal(HEALING).await;
+    assert_eq!((world.lead(), world.told("pause_ended")), (super::lead("pg-b", 2), 1), "{}", world.story());
+    assert_eq!(world.record().paused, None);
+    assert!(refusal(pause(&world.checker(), "x", Some(Duration::ZERO)).await).contains("cannot be"));
+}
+
+/// The end of a pause is written before anything is done; a crash in between changes nothing.
+#[tokio::test(start_paused = true)]
+async fn i4_a_crash_while_a_pause_ends_only_delays() {
+    for what in [Interruption::CrashBefore, Interruption::CrashAfter] {
+        for effect in 1..4 {
+            let world = World::healthy();
+            pause(&world.checker(), "moving the disk", Some(Duration::from_secs(5))).await.unwrap();
+            world.kill(A);
+            world.interrupt(effect, what);
+            world.must_heal(HEALING).await;
+            assert!(world.was_interrupted() && world.record().paused.is_none(), "{}", world.story());
+            assert_eq!(world.lead(), super::lead("pg-b", 2), "{}", world.story());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switchover_that_would_take_too_long_is_refused_before_anything_is_stopped() {
+    let world = World::healthy();
+    let (before, record) = (world.effects(), world.record());
+    let words = refusal(switchover(&world.checker(), None, Duration::from_millis(50)).await);
+    assert!(words.starts_with("writes would have to stop for longer than 50ms: 0.10 s for the checkpoint"), "{words}");
+    assert!(words.ends_with("or: failover-check switchover --within 1s"), "{words}");
+    assert_eq!((world.effects(), world.record()), (before, record), "{}", world.story());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switchover_moves_the_role_and_ends_healthy_also_where_passes_only_observe() {
+    let mut world = World::healthy();
+    // As the command line does it for an order.
+    world.settings.mode = Mode::Act;
+    let (report, code) = switchover(&world.checker(), None, Duration::from_secs(2)).await.unwrap();
+    assert_eq!((code, world.lead()), (ExitCode::Done, super::lead("pg-b", 2)), "{}\n{}", report.text, world.story());
+    assert!(report.json["checkpoint_seconds"].is_number() && report.json["replay_seconds"].is_number(), "{}", report.json);
+    world.settings.mode = Mode::Observe;
+    let before = world.effects();
+    world.passes(5).await;
+    assert_eq!(world.effects(), before, "nothing is left to do:\n{}", world.story());
+}
+
+/// The standby was left behind, and the primary died: what is lost is said before anything is done, and only a yes does it.
+#[tokio::test(start_paused = true)]
+async fn what_a_failover_loses_is_said_before_it_is_done() {
+    let world = World::healthy();
+    world.cut_link();
+    world.until(decide::STANDBY_LOST, 30).await;
+    world.passes(2).await;
+    world.kill(A);
+    let (before, record) = (world.effects(), world.record());
+    let mut shown = String::new();
+    let no = |what: &str| {
+        what.clone_into(&mut shown);
+        Err(Error::Refused { why: "no".to_owned(), remedy: "none".to_owned() })
+    };
+    assert!(refusal(failover(&world.checker(), no).await).starts_with("no; try"));
+    assert!(
+        shown.starts_with("failover to the standby: ") && shown.contains(" bytes of the log are lost for certain: the primary had "),
+        "{shown}"
+    );
+    assert_eq!((world.effects(), world.record()), (before, record), "a no changes nothing:\n{}", world.story());
+
+    let (report, _) = failover(&world.checker(), |_| Ok(())).await.unwrap();
+    assert!(report.json["loss"]["known_missing_bytes"].as_u64().unwrap() > 0, "{}", report.json);
+    assert_eq!((world.lead().0.as_str(), world.told("loss_accepted")), ("pg-b", 1), "{}", world.story());
+    assert!(world.record().failovers[0].lossy);
+}
+
+/// While the person thought about it, it got worse.
+#[tokio::test(start_paused = true)]
+async fn a_failover_that_would_lose_more_than_was_accepted_is_refused() {
+    let world = World::healthy();
+    world.kill(A);
+    let worse = |what: &str| {
+        assert!(what.contains("nothing acknowledged is lost"), "{what}");
+        world.doubt_the_standby();
+        Ok(())
+    };
+    let words = refusal(failover(&world.checker(), worse).await);
+    assert!(words.starts_with("more would be lost than was accepted a moment ago: "), "{words}");
+    assert!(world.record().transition.is_none() && !world.is_writable(B), "{}", world.story());
+}

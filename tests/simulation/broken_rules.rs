@@ -89,10 +89,9 @@ impl BrokenRule {
         match self {
             Self::FenceNotVerified | Self::FenceNotRepeated => &["I1"],
             Self::RecordNotFlushed | Self::RecordNeedNotBeWritten => &["I1", "I2", "I4"],
-            Self::AsyncBeforeIneligible
-            | Self::EligibleWithoutSettling
-            | Self::EligibleBeforeCaughtUp
-            | Self::EligibilityIgnored => &["I2"],
+            Self::AsyncBeforeIneligible | Self::EligibleWithoutSettling | Self::EligibleBeforeCaughtUp | Self::EligibilityIgnored => {
+                &["I2"]
+            }
             Self::EligibleAtOnce => &["I2", "I4"],
             Self::OneFailedProbe | Self::RefusalCountsAsSilence => &["I3", "I6"],
             Self::AppMovesThePrimary => &["I3", "I6"],

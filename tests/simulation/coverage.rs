@@ -17,8 +17,21 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
 ];
 
 /// The effects at which a program has to have died, before and after, somewhere in a long run.
-const EFFECTS: &[&str] =
-    &["record", "kill", "stop", "start", "promote", "relax", "note lead", "set sync", "settle", "set async", "discard old data", "restart", "restart app"];
+const EFFECTS: &[&str] = &[
+    "record",
+    "kill",
+    "stop",
+    "start",
+    "promote",
+    "relax",
+    "note lead",
+    "set sync",
+    "settle",
+    "set async",
+    "discard old data",
+    "restart",
+    "restart app",
+];
 
 /// Counters.
 #[derive(Debug, Default)]
@@ -97,7 +110,9 @@ impl Tally {
                 spots.push(format!("event {event}"));
             }
         }
-        spots.extend(OUT_OF_REACH.iter().filter(|(id, _)| self.rules.contains_key(*id)).map(|(id, why)| format!("{id} fired, and yet {why}")));
+        spots.extend(
+            OUT_OF_REACH.iter().filter(|(id, _)| self.rules.contains_key(*id)).map(|(id, why)| format!("{id} fired, and yet {why}")),
+        );
         spots
     }
 

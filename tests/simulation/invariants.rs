@@ -102,14 +102,18 @@ impl State {
             return;
         }
         let Some(transition) = self.disk.record.transition.clone().filter(|transition| transition.lossy) else {
-            self.violate(format!("I2: {} acknowledged commits are lost with a change of primary that nobody accepted a loss for", lost.len()));
+            self.violate(format!(
+                "I2: {} acknowledged commits are lost with a change of primary that nobody accepted a loss for",
+                lost.len()
+            ));
             return;
         };
         self.tally.add("commits given up by a person's order", lost.len());
         if let Some((bytes, age)) = printed_bound(&transition.reason).filter(|_| !self.promoted_by_hand) {
             self.tally.count("bound of a loss checked");
             // What was acknowledged after the last look at the primary cannot be in the bound.
-            let known = lost.len() - self.ledger.acknowledged_since(&lost, self.accepted_at.map_or(Duration::ZERO, |at| at.elapsed()) + age);
+            let known =
+                lost.len() - self.ledger.acknowledged_since(&lost, self.accepted_at.map_or(Duration::ZERO, |at| at.elapsed()) + age);
             if u64::from(known) * COMMIT_BYTES > bytes {
                 self.violate(format!("I2: a loss of {bytes} bytes was accepted, and {known} commits of {COMMIT_BYTES} bytes are lost"));
             }

@@ -37,7 +37,8 @@ pub fn live_through(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Outc
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut rng = Rng::with_seed(seed);
-        let world = if rng.u32(0..10) == 0 { World::fresh(rng.u64(..), broken, traced) } else { World::healthy(rng.u64(..), broken, traced) };
+        let world =
+            if rng.u32(0..10) == 0 { World::fresh(rng.u64(..), broken, traced) } else { World::healthy(rng.u64(..), broken, traced) };
         tokio::select! {
             biased;
             () = world.live() => {}
@@ -96,7 +97,8 @@ async fn cron(world: World, period: Duration) {
         let watcher = world.clone();
         spawn_local(async move {
             // A little longer than the period: the next one takes over under the lock.
-            let _ = watcher.run("failover-check", async move |checker| checker.run_for(period + Duration::from_secs(5)).await.is_ok()).await;
+            let _ =
+                watcher.run("failover-check", async move |checker| checker.run_for(period + Duration::from_secs(5)).await.is_ok()).await;
         });
         tokio::select! {
             biased;

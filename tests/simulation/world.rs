@@ -204,11 +204,8 @@ impl World {
             accepted_at: None,
             app_was_ready: true,
         };
-        let world = Self {
-            state: Rc::new(RefCell::new(state)),
-            settings: Rc::new(RefCell::new(settings())),
-            rebooted: Rc::new(Notify::new()),
-        };
+        let world =
+            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings())), rebooted: Rc::new(Notify::new()) };
         if let Some(broken) = broken {
             broken.set_up(&mut world.settings.borrow_mut());
         }
@@ -286,7 +283,6 @@ impl World {
         }
         ended.filter(|_| alive)
     }
-
 }
 
 impl State {

@@ -23,7 +23,8 @@ fn refusal<T>(answer: Result<T, Error>) -> String {
 /// Whatever happens: the record, the containers and the servers are left alone.
 #[tokio::test(start_paused = true)]
 async fn a_pass_that_only_observes_calls_nothing_that_changes_anything() {
-    let accidents: [(&str, fn(&World)); 6] = [
+    type Accident = fn(&World);
+    let accidents: [(&str, Accident); 6] = [
         ("the primary dies", |world| world.kill(A)),
         ("the primary freezes", |world| world.pause(A)),
         ("both die", |world| {

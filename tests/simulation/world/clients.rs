@@ -144,7 +144,11 @@ impl State {
         let Ok(record) = self.disk.load() else { return false };
         let index = self.index(&record.primary);
         let reached = !self.network.app_cut[index] && !self.network.detached[index];
-        !self.ledger.app_down && self.ledger.app_starts_in.is_none() && reached && self.nodes[index].is_writable() && !self.nodes[index].refuses
+        !self.ledger.app_down
+            && self.ledger.app_starts_in.is_none()
+            && reached
+            && self.nodes[index].is_writable()
+            && !self.nodes[index].refuses
     }
 }
 

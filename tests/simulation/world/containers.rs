@@ -281,7 +281,8 @@ impl State {
         let node = &mut self.nodes[index];
         let Some((until, since, again)) = node.stopping else { return };
         let moves = node.run == Run::Running && !node.is_stopped_by_signal && !node.stop_hangs;
-        let has_all = |server: &Server| !server.primary || server.row.is_none_or(|(flushed, _)| Some(flushed) == node.data.as_ref().map(Data::end));
+        let has_all =
+            |server: &Server| !server.primary || server.row.is_none_or(|(flushed, _)| Some(flushed) == node.data.as_ref().map(Data::end));
         let is_done = moves && (node.server.as_ref().is_none_or(has_all) || since.elapsed() > SHUTDOWN);
         let is_killed = Instant::now() >= until && !node.kill_fails;
         if is_done || is_killed {

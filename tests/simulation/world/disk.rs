@@ -57,15 +57,7 @@ impl Disk {
             counted_since: None,
             failovers: Vec::new(),
         };
-        Self {
-            record,
-            unflushed: None,
-            unreadable: None,
-            full: false,
-            memory: None,
-            flushed_memory: None,
-            broken_memory: false,
-        }
+        Self { record, unflushed: None, unreadable: None, full: false, memory: None, flushed_memory: None, broken_memory: false }
     }
 
     pub fn begin_in_sync(&mut self) {

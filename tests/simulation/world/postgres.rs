@@ -299,7 +299,8 @@ impl State {
         if answers && ((joined && !is_there) || server.row.is_some_and(|(_, heard)| heard.elapsed() > SENDER_TIMEOUT)) {
             server.row = None;
         }
-        let (true, true, Some(follower), Some(copy)) = (is_there && standby_moves, joined && answers, &mut standby.server, &mut standby.data)
+        let (true, true, Some(follower), Some(copy)) =
+            (is_there && standby_moves, joined && answers, &mut standby.server, &mut standby.data)
         else {
             // What it does not hear it misses after its timeout; here at once, which only the app's and the checker's patience notice.
             if joined && let Some(follower) = &mut standby.server {

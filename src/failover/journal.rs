@@ -53,12 +53,12 @@ impl JournalFile {
         }
     }
 
-    /// Hands each event behind `offset` to `take`, and returns the offset behind the last whole line. A file that is shorter than `offset` was begun anew
+    /// Hands each event behind `offset` to `take`, with the offset behind its line, and returns the offset behind the last whole line. A file that is shorter than `offset` was begun anew
     /// and is read from its beginning.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn follow(&self, offset: u64, mut take: impl FnMut(Map<String, Value>)) -> io::Result<u64> {
+    pub fn follow(&self, offset: u64, mut take: impl FnMut(Map<String, Value>, u64)) -> io::Result<u64> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -77,7 +77,7 @@ impl JournalFile {
             }
             offset += u64::try_from(length).unwrap_or_default();
             if let Ok(event) = serde_json::from_slice(&line) {
-                take(event);
+                take(event, offset);
             }
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         let journal = JournalFile::new(&path);
         let follow = |offset: u64| {
             let mut names = Vec::new();
-            let end = journal.follow(offset, |event| names.push(event["event"].as_str().unwrap().to_owned())).unwrap();
+            let end = journal.follow(offset, |event, _| names.push(event["event"].as_str().unwrap().to_owned())).unwrap();
             (end, names)
         };
         assert_eq!(follow(0), (0, vec![]));

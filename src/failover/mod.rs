@@ -16,13 +16,14 @@
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
 //! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
+//! | [`outward`], [`status_file`], [`metrics`], [`counters`], [`notify`] | what is told to those who look on, after acting and never in its way |
 //! | [`drill`] | a failover rehearsed on a running system |
-//! | [`outward`], [`status_file`] | what is told to those who look on, after acting and never in its way |
 //! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
 pub mod act;
 pub mod clock;
 pub mod command;
+pub mod counters;
 pub mod decide;
 pub mod decision;
 pub mod docker;
@@ -32,6 +33,8 @@ pub mod gate;
 pub mod journal;
 pub mod lock;
 pub mod memory;
+pub mod metrics;
+pub mod notify;
 pub mod observation;
 pub mod observe;
 pub mod outward;

@@ -109,7 +109,7 @@ impl Checker {
             clock: HostClock,
             memories: MemoryFile::new(state.join("memory.json")),
             lock: LockFiles::new(state),
-            outward: Some(Outward::new(state)),
+            outward: Some(Outward::new(&settings)),
             settings,
         })
     }
@@ -154,9 +154,10 @@ impl<P: Parts> Checker<P> {
     /// # Errors
     /// As [`Checker::look`]. That acting failed is part of the [`Pass`].
     pub async fn pass(&self, _turn: &TurnOf<P>) -> Result<Pass, Error> {
+        let began = Instant::now();
         let looked = self.look().await;
         if let (Some(outward), Err(error)) = (&self.outward, &looked) {
-            outward.tell_error(error);
+            outward.tell_error(error, began.elapsed());
         }
         let mut look = looked?;
         self.tell(&mut look);
@@ -192,7 +193,7 @@ impl<P: Parts> Checker<P> {
         // This pass is the last one now.
         look.last_pass_ago = Some(Duration::ZERO);
         if let Some(outward) = &self.outward {
-            outward.tell(&look, &self.settings);
+            outward.tell(&look, &self.settings, outcome.is_err(), began.elapsed());
         }
         Ok(Pass { look, outcome })
     }
@@ -306,6 +307,8 @@ impl<P: Parts> Checker<P> {
                     }
                 }
                 tokio::select! {
+                    // In this order, so that the same things happening make the same passes: the simulation replays them.
+                    biased;
                     () = sleep_until(wake.min(deadline)) => break,
                     ending = next_ending(&mut endings) => {
                         if ending.is_none() {

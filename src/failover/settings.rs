@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::notify::NotifySettings;
 use super::observation::Thresholds;
 use crate::postgres::connection::{Host, Target};
 use crate::record::NodeName;
@@ -38,6 +39,10 @@ pub struct Settings {
     pub mode: Mode,
     /// As whom a drill writes; none where the file does not say.
     pub drill: Option<DrillLogin>,
+    /// Where metrics are written, for the textfile collector of `node_exporter`.
+    pub metrics_file: Option<PathBuf>,
+    /// Who is told of what changes.
+    pub notify: Option<NotifySettings>,
 }
 
 /// As whom a drill writes: the app's own role. Its password is read when a drill begins, so that no pass depends on it.
@@ -166,8 +171,26 @@ struct File {
     #[serde(default)]
     mode: Mode,
     drill: Option<DrillLogin>,
+    metrics_file: Option<PathBuf>,
+    #[serde(default)]
+    notify: FileNotify,
     #[serde(default)]
     thresholds: FileThresholds,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileNotify {
+    webhook_url_file: Option<PathBuf>,
+    command: Vec<String>,
+    deadline_seconds: f64,
+}
+
+impl Default for FileNotify {
+    fn default() -> Self {
+        // A chat program's webhook answers within a second; nobody waits for it.
+        Self { webhook_url_file: None, command: Vec::new(), deadline_seconds: 5.0 }
+    }
 }
 
 fn default_socket() -> PathBuf {
@@ -262,6 +285,12 @@ impl Settings {
         };
         let probe_deadline = duration("probe_deadline_seconds", limits.probe_deadline_seconds, 0.01)?;
         let flapping_window = duration("flapping_window_seconds", limits.flapping_window_seconds, 0.0)?;
+        let notify = NotifySettings {
+            deadline: duration("deadline_seconds", file.notify.deadline_seconds, 0.01)?,
+            webhook_file: file.notify.webhook_url_file,
+            command: file.notify.command,
+            settings_file: path.to_owned(),
+        };
         let password = read(&file.failover_password_file)?.trim_end_matches('\n').to_owned();
         if password.is_empty() {
             let value = format!("'{}'", file.failover_password_file.display());
@@ -279,6 +308,8 @@ impl Settings {
             thresholds,
             mode: file.mode,
             drill: file.drill,
+            metrics_file: file.metrics_file,
+            notify: Some(notify).filter(NotifySettings::has_receivers),
         })
     }
 
@@ -342,6 +373,19 @@ mod tests {
         assert_eq!(settings.app_url, "http://127.0.0.1:5000");
         assert_eq!(settings.other(&"pg-a".parse().unwrap()).unwrap().as_str(), "pg-b");
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn nobody_is_told_unless_a_receiver_is_named_whatever_its_file_holds() {
+        assert!(load(|text| text).unwrap().notify.is_none());
+        let absent = load(|text| text + "[notify]\nwebhook_url_file = \"/nowhere/webhook\"\n").unwrap().notify.unwrap();
+        assert_eq!((absent.webhook_file.unwrap().to_str(), absent.deadline), (Some("/nowhere/webhook"), Duration::from_secs(5)));
+        let told = load(|text| text + "[notify]\ncommand = [\"/usr/bin/tell\", \"-x\"]\ndeadline_seconds = 2\n").unwrap().notify.unwrap();
+        assert_eq!((told.command.len(), told.deadline), (2, Duration::from_secs(2)));
+        assert_eq!(
+            load(|text| text + "[notify]\ndeadline_seconds = 0\n").unwrap_err(),
+            "impossible value in settings '/s.toml': deadline_seconds = 0: it is a number of seconds above 0"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::pass::Look;
 use super::report;
-use super::settings::Settings;
+use super::settings::{Mode, Settings};
 use crate::replace_file;
 
 /// Passes may follow each other twenty times a second; what has not changed is not written more often than this.
@@ -68,9 +68,9 @@ impl StatusFile {
 }
 
 /// The file's content after a pass that looked.
-#[must_use]
-pub fn of_look(look: &Look, settings: &Settings) -> Value {
+fn of_look(look: &Look, settings: &Settings) -> Value {
     let seen = &look.seen;
+    let explained = report::explain(look, settings).json;
     let behind = seen.link().and_then(|link| link.behind).map(|bytes| (bytes, Duration::ZERO)).or(seen.elapsed.behind);
     json!({
         "version": 1,
@@ -78,7 +78,9 @@ pub fn of_look(look: &Look, settings: &Settings) -> Value {
         "error": null,
         "remedy": null,
         "status": report::status(look, settings, None, None).json,
-        "gates": report::explain(look, settings).json.get("gates"),
+        "acts": settings.mode == Mode::Act,
+        "says_no": explained.get("says_no"),
+        "gates": explained.get("gates"),
         "standby_behind": behind.map(|(bytes, age)| json!({ "bytes": bytes, "age_seconds": age.as_secs_f64() })),
         "recent_failovers": seen.elapsed.recent_failovers,
         "flapping_limit": seen.thresholds.flapping_limit,

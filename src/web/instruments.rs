@@ -10,6 +10,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::page::View;
+
 /// What the app counts and measures. All names begin with `understudy_`.
 #[derive(Debug)]
 pub struct Instruments {
@@ -30,6 +32,14 @@ pub struct Instruments {
     pub primary_changes: Counter,
     /// How often the record could not be read since the app started.
     pub record_read_failures: Counter,
+    /// When `failover-check` last left a word, in seconds since 1970: its dead man, seen without `node_exporter`. 0 where it never did.
+    pub status_written: Gauge<f64, AtomicU64>,
+    /// 1 while the record says that a person has paused the tool.
+    pub record_paused: Gauge,
+    /// 1 while the record holds a change of primary.
+    pub record_transition: Gauge,
+    /// 1 while the record says that the standby may take over without loss.
+    pub record_standby_eligible: Gauge,
 }
 
 impl Instruments {
@@ -47,6 +57,10 @@ impl Instruments {
             record_epoch: Gauge::default(),
             primary_changes: Counter::default(),
             record_read_failures: Counter::default(),
+            status_written: Gauge::default(),
+            record_paused: Gauge::default(),
+            record_transition: Gauge::default(),
+            record_standby_eligible: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("build", "Version of the app", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -80,7 +94,28 @@ impl Instruments {
             "Times that the cluster record could not be read since the app started",
             instruments.record_read_failures.clone(),
         );
+        registry.register_with_unit(
+            "status_timestamp",
+            "When failover-check last left a word, in seconds since 1970; 0 where it never did",
+            Unit::Seconds,
+            instruments.status_written.clone(),
+        );
+        registry.register("record_paused", "1 while a person has paused failover-check", instruments.record_paused.clone());
+        registry.register("record_transition", "1 while a change of primary is under way", instruments.record_transition.clone());
+        registry.register(
+            "record_standby_eligible",
+            "1 while the record says that the standby may take over without loss",
+            instruments.record_standby_eligible.clone(),
+        );
         Self { registry, ..instruments }
+    }
+
+    /// Takes over what the page knows.
+    pub fn note_view(&self, view: &View) {
+        self.status_written.set(view.watch.at.map_or(0.0, |at| at.as_duration().as_secs_f64()));
+        self.record_paused.set(i64::from(view.paused.is_some()));
+        self.record_transition.set(i64::from(view.transition.is_some()));
+        self.record_standby_eligible.set(i64::from(view.standby_eligible == Some(true)));
     }
 
     /// The text that Prometheus reads.
@@ -118,6 +153,8 @@ mod tests {
             "understudy_record_epoch 0",
             "understudy_primary_changes_total 0",
             "understudy_record_read_failures_total 0",
+            "understudy_status_timestamp_seconds 0.0",
+            "understudy_record_paused 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -18,3 +18,6 @@ mod readme;
 
 // `failover-check` as a program: what it says to bad input, and how it ends.
 mod failover_check;
+
+// What passes tell outward: metrics, notifications; and that neither is ever in the way.
+mod outward;

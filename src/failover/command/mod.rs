@@ -3,6 +3,7 @@
 pub mod change;
 pub mod confirm;
 pub mod failover;
+pub mod notify;
 pub mod pause;
 pub mod rejoin;
 pub mod switchover;
@@ -125,6 +126,12 @@ enum Command {
         #[arg(long)]
         switch_back: bool,
     },
+    /// Tell the webhook and the command of what waits to be told; passes start this by themselves
+    Notify {
+        /// Send one notification that says that it is a test, and say whether it was taken
+        #[arg(long)]
+        test: bool,
+    },
     /// Wait until the pair is healthy, the standby in sync and the app ready
     WaitHealthy {
         /// At most so long
@@ -170,6 +177,7 @@ impl Command {
             | Self::History { .. }
             | Self::Pause { .. }
             | Self::Resume
+            | Self::Notify { .. }
             | Self::WaitHealthy { .. } => false,
         }
     }
@@ -249,6 +257,7 @@ impl CommandLine {
                 let order = drill::Order { max_outage: *max_outage, switch_back: *switch_back };
                 drill::drill(checker, order, |what| confirm(what, *yes, Unasked::IsRefused)).await
             }
+            Command::Notify { test } => notify::notify(checker, *test).await,
             Command::WaitHealthy { limit } => wait::wait_healthy(checker, *limit).await,
         }
     }

@@ -203,7 +203,7 @@ fn why(view: &View) -> Markup {
             h2 { "Why" }
             @match &view.decision {
                 Some(decision) => {
-                    p.rule { span.chip { (decision.rule) } " " strong { (decision.action.replace('_', " ")) } }
+                    p.rule { span.chip { (decision.rule) } " " strong { (action_words(&decision.action)) } }
                     p { (decision.because) }
                     p.sentence { "Rule " (decision.rule) ": " (decision.sentence) "." }
                 }
@@ -267,7 +267,6 @@ fn one_event(event: &Event, now: Timestamp) -> Markup {
             }
             p.when {
                 @if let Some(at) = event.at { (age(now, at)) br; time datetime=(at) { (clock(at)) } }
-                @if let Some(epoch) = event.epoch { br; span.epoch { "epoch " (epoch) } }
             }
         }
     }
@@ -276,6 +275,10 @@ fn one_event(event: &Event, now: Timestamp) -> Markup {
 /// How long ago, as of the page's making; the script counts on.
 fn age(now: Timestamp, at: Timestamp) -> Markup {
     html! { span.age data-at=(at) { (duration(now.duration_since(at).as_secs_f64())) " ago" } }
+}
+
+fn action_words(action: &str) -> String {
+    if action == "nothing" { "nothing to do".to_owned() } else { action.replace('_', " ") }
 }
 
 fn clock(at: Timestamp) -> String {
@@ -340,9 +343,8 @@ fn glyph(level: Level) -> Markup {
 fn mark() -> Markup {
     html! {
         svg.mark viewBox="0 0 32 32" aria-hidden="true" {
-            path.beam d="M4 27 13 4h6l9 23z" {}
-            circle.lead cx="12" cy="19" r="6.5" {}
-            circle.understudy cx="20.5" cy="19" r="6.5" {}
+            circle.lead cx="11.5" cy="16" r="9" {}
+            circle.understudy cx="21" cy="16" r="8.6" {}
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Made {
     pub html: String,
     /// For programs.
     pub json: String,
+    /// What both were made of.
+    pub view: View,
 }
 
 impl Page {
@@ -66,7 +68,7 @@ impl Page {
         let record = self.record.clone();
         let making = tokio::task::spawn_blocking(move || {
             let view = View::read(&record);
-            Made { html: html::page(&view).into_string(), json: serde_json::to_string(&view).unwrap_or_default() }
+            Made { html: html::page(&view).into_string(), json: serde_json::to_string(&view).unwrap_or_default(), view }
         });
         let made = Arc::new(tokio::time::timeout(PATIENCE, making).await.ok()?.ok()?);
         *kept = Some((Instant::now(), Arc::clone(&made)));

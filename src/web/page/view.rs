@@ -195,6 +195,8 @@ pub struct Paused {
     pub by: String,
     /// When.
     pub since: Option<Timestamp>,
+    /// Until when; without it until a person resumes.
+    pub until: Option<Timestamp>,
     /// Why.
     pub reason: String,
 }
@@ -210,6 +212,10 @@ pub struct Decision {
     pub action: String,
     /// Why.
     pub because: String,
+    /// The command that a person may overrule it with.
+    pub overruled_by: Option<String>,
+    /// Passes only observe: what it asks for is not done.
+    pub only_observes: bool,
 }
 
 /// The app, as the last pass saw it.
@@ -270,6 +276,7 @@ impl View {
         let paused = record.get("paused").filter(|paused| paused.is_object()).map(|paused| Paused {
             by: text(paused, "by").unwrap_or_default(),
             since: time(paused, "since"),
+            until: time(paused, "until"),
             reason: text(paused, "reason").unwrap_or_default(),
         });
         let decision = said.get("decision").filter(|decision| decision.is_object()).map(|decision| Decision {
@@ -277,6 +284,8 @@ impl View {
             sentence: text(decision, "sentence").unwrap_or_default(),
             action: text(decision, "action").unwrap_or_default(),
             because: text(decision, "because").unwrap_or_default(),
+            overruled_by: status.get("says_no").and_then(|gate| text(gate, "overruled_by")),
+            only_observes: status.get("acts").and_then(Value::as_bool) == Some(false),
         });
         let primary = text(&record, "primary");
         let nodes = nodes(&record, said, primary.as_deref(), watch.state);
@@ -379,16 +388,25 @@ fn headline(
         return say(Level::Bad, "Nothing is known", "status.json tells of no decision.".to_owned(), status);
     };
     let because = decision.because.clone();
+    if decision.only_observes && decision.action != "nothing" {
+        let detail =
+            format!("Nothing is mended by itself (mode = observe). Now it would: {}: {because}", decision.action.replace('_', " "));
+        return say(Level::Bad, "Observing only", detail, Some("failover-check explain"));
+    }
+    let overrule = decision.overruled_by.as_deref().unwrap_or("failover-check explain");
     match (decision.action.as_str(), paused) {
-        ("refuse", _) => say(Level::Bad, "A person has to decide", because, Some("failover-check explain")),
+        ("refuse", _) => say(Level::Bad, "A person has to decide", because, Some(overrule)),
         (_, Some(paused)) => {
-            let detail = format!("By {}: {}. A lost primary stays lost meanwhile.", paused.by, paused.reason);
+            let until = paused.until.map(|until| format!(" until {}", until.strftime("%H:%M:%S"))).unwrap_or_default();
+            let detail = format!("By {}{until}: {}. A lost primary stays lost meanwhile.", paused.by, paused.reason);
             say(Level::Warn, "Paused", detail, Some("failover-check resume"))
         }
         ("alert", None) => say(Level::Warn, "A person should look", because, Some("failover-check explain")),
         ("nothing", None) => {
             let (primary, standby) = (primary.unwrap_or("the primary"), standby.unwrap_or("the standby"));
-            say(Level::Good, "All is well", format!("{primary} takes writes, {standby} can step in without losing a commit."), None)
+            let observed = if decision.only_observes { " But passes only observe: nothing is mended by itself." } else { "" };
+            let detail = format!("{primary} takes writes, {standby} can step in without losing a commit.{observed}");
+            say(if decision.only_observes { Level::Warn } else { Level::Good }, "All is well", detail, None)
         }
         ("wait", None) => say(Level::Warn, "Waiting", because, None),
         (action, None) => say(Level::Busy, &format!("At work: {}", action.replace('_', " ")), because, None),
@@ -507,7 +525,10 @@ fn event(event: &Map<String, Value>) -> Event {
         "replayed" => (None, format!("{} has replayed all it received", node())),
         "promote_requested" => (None, format!("{} is asked to become primary", node())),
         "writable" => (None, format!("{} takes writes", node())),
-        "recorded" => (None, format!("The record names {}", to())),
+        "recorded" => {
+            let epoch = event.get("epoch").and_then(Value::as_u64).map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+            (None, format!("The record names {}{epoch}", to()))
+        }
         "failover_finished" => (Some(Level::Good), format!("Failover finished: {} is primary", to())),
         "switchover_finished" => (Some(Level::Good), format!("Switchover finished: {} is primary", to())),
         "rolled_back" => (Some(Level::Warn), format!("Rolled back: {} stays primary", node())),
@@ -520,6 +541,11 @@ fn event(event: &Map<String, Value>) -> Event {
         "dropped_to_async" => (Some(Level::Warn), "Commits go on without the standby".to_owned()),
         "sync_restored" => (Some(Level::Good), "Commits wait for the standby again".to_owned()),
         "paused" => (Some(Level::Warn), format!("Paused by {}", by())),
+        "pause_ended" => (Some(Level::Good), "The pause is over".to_owned()),
+        "loss_accepted" => (Some(Level::Bad), "A person accepted the loss of commits".to_owned()),
+        "would_have" => {
+            (Some(Level::Warn), format!("Observing only: would have done {}", word("action").unwrap_or_default().replace('_', " ")))
+        }
         "resumed" => (Some(Level::Good), format!("Resumed by {}", by())),
         "identity_recorded" => (None, "The cluster's identity was recorded".to_owned()),
         other => (None, other.replace('_', " ")),

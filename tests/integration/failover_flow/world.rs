@@ -281,6 +281,8 @@ fn settings() -> Settings {
         },
         mode: Mode::Act,
         drill: None,
+        metrics_file: None,
+        notify: None,
     }
 }
 
@@ -482,11 +484,11 @@ impl World {
             servers: part(),
             store: part(),
             journal: part(),
-            outward: None,
             app: part(),
             clock: part(),
             memories: part(),
             lock: part(),
+            outward: None,
         }
     }
 
@@ -1033,8 +1035,8 @@ impl Servers for World {
                     synchronous_standby_names: if server.written { format!("\"{}\"", peer.name) } else { String::new() },
                     synchronous_commit: "on".to_owned(),
                     standbys: standby.into_iter().collect(),
-                    timeline: None,
-                    slot_retained: None,
+                    timeline: Some(1),
+                    slot_retained: Some(0),
                 })
             } else {
                 RoleStatus::Standby(StandbyStatus {
@@ -1043,7 +1045,7 @@ impl Servers for World {
                     received: Some(lsn(node.log().len())),
                     replayed: Some(lsn(server.replayed)),
                     drained: false,
-                    timeline: None,
+                    timeline: Some(1),
                 })
             };
             Ok(ServerStatus { system_identifier: IDENTITY.to_owned(), role })

@@ -90,22 +90,14 @@ impl Node {
     pub fn begin_bulk_write(&self) -> Child {
         let statements = "CREATE TABLE IF NOT EXISTS scenario_bulk (id bigint, filling text)";
         let bulk = "TRUNCATE scenario_bulk; INSERT INTO scenario_bulk SELECT id, repeat('x', 200) FROM generate_series(1, 3000000) AS id";
+        self.begin_sql(&[statements, bulk])
+    }
+
+    /// Runs SQL as the superuser inside the container, which is still going on when this returns; it ends with its server.
+    pub fn begin_sql(&self, statements: &[&str]) -> Child {
         let mut psql = Command::new("docker");
-        psql.args([
-            "exec",
-            &self.container,
-            "psql",
-            "-qX",
-            "-h",
-            "/run/postgresql",
-            "-U",
-            "postgres",
-            "-c",
-            statements,
-            "-c",
-            bulk,
-            "postgres",
-        ]);
+        psql.args(["exec", &self.container, "psql", "-qXAt", "-h", "/run/postgresql", "-U", "postgres", "-d", "postgres"]);
+        psql.args(statements.iter().flat_map(|statement| ["-c", statement]));
         psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         psql.spawn().unwrap_or_else(|error| panic!("cannot run docker: {error}"))
     }

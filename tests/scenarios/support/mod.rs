@@ -383,6 +383,11 @@ impl Scenario {
         self.writer.outage_until(&node.name, since)
     }
 
+    /// How long no row was acknowledged before the one that was acknowledged at `first`.
+    pub fn gap_before(&self, first: Instant) -> Duration {
+        first - self.writer.last_before(first).unwrap_or_else(|| self.fail("no row was acknowledged before"))
+    }
+
     /// Waits until the app says that it is ready.
     pub fn wait_for_app(&self, limit: Duration) {
         let app = self.app();

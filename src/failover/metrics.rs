@@ -125,7 +125,8 @@ fn about_the_run(collector: &mut Collector, measured: &Measured<'_>) {
     collector.counters(
         "runs",
         "Passes by what came of them",
-        ["idle", "acted", "failed", "blind"].map(|outcome| (one("outcome", outcome), counters.passes.get(outcome).copied().unwrap_or_default())),
+        ["idle", "acted", "failed", "blind"]
+            .map(|outcome| (one("outcome", outcome), counters.passes.get(outcome).copied().unwrap_or_default())),
     );
     collector.gauges(
         "consecutive_failures",
@@ -135,11 +136,16 @@ fn about_the_run(collector: &mut Collector, measured: &Measured<'_>) {
     collector.counters(
         "failovers",
         "Failovers by what came of them",
-        [("finished", "failover_finished"), ("rolled_back", "rolled_back")].map(|(result, event)| (one("result", result), counters.event(event))),
+        [("finished", "failover_finished"), ("rolled_back", "rolled_back")]
+            .map(|(result, event)| (one("result", result), counters.event(event))),
     );
     collector.counters("switchovers", "Switchovers that were finished", [(Labels::new(), counters.event("switchover_finished"))]);
     collector.counters("app_restarts", "Restarts of the app by the tool", [(Labels::new(), counters.event("app_restarted"))]);
-    collector.counters("events", "Events of the journal by their names", counters.events.iter().map(|(event, count)| (one("event", event), *count)));
+    collector.counters(
+        "events",
+        "Events of the journal by their names",
+        counters.events.iter().map(|(event, count)| (one("event", event), *count)),
+    );
     if let Some(delivery) = measured.delivery {
         let results = delivery.results();
         collector.counters(
@@ -147,7 +153,11 @@ fn about_the_run(collector: &mut Collector, measured: &Measured<'_>) {
             "Notifications by where they went and what became of them",
             results.into_iter().map(|(target, result, count)| (vec![("target", target.to_owned()), ("result", result.to_owned())], count)),
         );
-        collector.counters("notifications_dropped", "Notifications that were never tried, because too many waited", [(Labels::new(), delivery.dropped)]);
+        collector.counters(
+            "notifications_dropped",
+            "Notifications that were never tried, because too many waited",
+            [(Labels::new(), delivery.dropped)],
+        );
     }
     if let Ok(disk) = nix::sys::statvfs::statvfs(measured.state_directory) {
         let bytes = |blocks: u64| wide(blocks.saturating_mul(disk.fragment_size()));
@@ -168,7 +178,11 @@ fn about_the_record(collector: &mut Collector, look: &Look) {
         "1 for the node that the record names as primary",
         nodes.map(|name| (one("node", name.as_str()), flag(*name == record.primary))),
     );
-    collector.gauge("standby_eligible", "1 while the record says that the standby may take over without loss", flag(record.standby_eligible));
+    collector.gauge(
+        "standby_eligible",
+        "1 while the record says that the standby may take over without loss",
+        flag(record.standby_eligible),
+    );
     collector.gauge("transition", "1 while a change of primary is under way", flag(transition.is_some()));
     collector.gauge(
         "transition_since_timestamp_seconds",
@@ -193,30 +207,54 @@ fn about_the_record(collector: &mut Collector, look: &Look) {
 fn about_the_pair(collector: &mut Collector, look: &Look) {
     let seen = &look.seen;
     let nodes = [&seen.primary, &seen.standby];
-    collector.gauges("probe_success", "1 for a probe that found what it asked for alive", probes(look).into_iter().map(|(target, kind, success)| {
-        (vec![("target", target), ("kind", kind.to_owned())], flag(success))
-    }));
+    collector.gauges(
+        "probe_success",
+        "1 for a probe that found what it asked for alive",
+        probes(look).into_iter().map(|(target, kind, success)| (vec![("target", target), ("kind", kind.to_owned())], flag(success))),
+    );
     let writable = nodes.into_iter().filter(|node| takes_writes(node)).count();
-    collector.gauge("writable_nodes", "Nodes that were seen to take writes; anything but 1 is wrong", u32::try_from(writable).ok().map(f64::from));
-    collector.gauges("timeline", "PostgreSQL's timeline of a node", nodes.into_iter().filter_map(|node| {
-        let timeline = match &node.server {
-            ServerView::Primary { status, .. } => status.timeline,
-            ServerView::Standby { status, .. } => status.timeline,
-            ServerView::Starting(_) | ServerView::Refusing(_) | ServerView::Silent(_) | ServerView::NotAsked => None,
-        };
-        Some((one("node", node.name.as_str()), f64::from(timeline?)))
-    }));
+    collector.gauge(
+        "writable_nodes",
+        "Nodes that were seen to take writes; anything but 1 is wrong",
+        u32::try_from(writable).ok().map(f64::from),
+    );
+    collector.gauges(
+        "timeline",
+        "PostgreSQL's timeline of a node",
+        nodes.into_iter().filter_map(|node| {
+            let timeline = match &node.server {
+                ServerView::Primary { status, .. } => status.timeline,
+                ServerView::Standby { status, .. } => status.timeline,
+                ServerView::Starting(_) | ServerView::Refusing(_) | ServerView::Silent(_) | ServerView::NotAsked => None,
+            };
+            Some((one("node", node.name.as_str()), f64::from(timeline?)))
+        }),
+    );
     let link = seen.link();
     let behind = link.and_then(|link| link.behind).map(|bytes| (bytes, Duration::ZERO)).or(seen.elapsed.behind);
-    collector.gauge("replication_lag_bytes", "Log that the standby lacks of the primary's last known position", behind.map(|(bytes, _)| wide(bytes)));
+    collector.gauge(
+        "replication_lag_bytes",
+        "Log that the standby lacks of the primary's last known position",
+        behind.map(|(bytes, _)| wide(bytes)),
+    );
     collector.gauge("primary_lsn_age_seconds", "Age of that position", behind.map(|(_, age)| age.as_secs_f64()));
     collector.gauge("standby_streaming", "1 while the primary says that the standby streams", link.map(|link| flag(link.streaming)));
-    collector.gauge("standby_synchronous", "1 while the primary says that commits wait for the standby", link.map(|link| flag(link.synchronous)));
+    collector.gauge(
+        "standby_synchronous",
+        "1 while the primary says that commits wait for the standby",
+        link.map(|link| flag(link.synchronous)),
+    );
     let retained = match &seen.primary.server {
         ServerView::Primary { status, .. } => status.slot_retained,
-        ServerView::Standby { .. } | ServerView::Starting(_) | ServerView::Refusing(_) | ServerView::Silent(_) | ServerView::NotAsked => None,
+        ServerView::Standby { .. } | ServerView::Starting(_) | ServerView::Refusing(_) | ServerView::Silent(_) | ServerView::NotAsked => {
+            None
+        }
     };
-    collector.gauge("slot_retained_bytes", "Log that the replication slot which holds back most holds back on the primary", retained.map(wide));
+    collector.gauge(
+        "slot_retained_bytes",
+        "Log that the replication slot which holds back most holds back on the primary",
+        retained.map(wide),
+    );
     collector.gauge("app_ready", "1 when the app said that a writable primary answers it", flag(seen.app == AppView::Ready));
 }
 
@@ -231,7 +269,10 @@ fn about_the_decision(collector: &mut Collector, look: &Look) {
 /// Each probe of a pass that was made: its target, its kind, and whether it found it alive.
 fn probes(look: &Look) -> Vec<(String, &'static str, bool)> {
     let seen = &look.seen;
-    let mut probes = vec![("runtime".to_owned(), "engine", seen.runtime == RuntimeView::Answers), ("app".to_owned(), "ready", seen.app == AppView::Ready)];
+    let mut probes = vec![
+        ("runtime".to_owned(), "engine", seen.runtime == RuntimeView::Answers),
+        ("app".to_owned(), "ready", seen.app == AppView::Ready),
+    ];
     for node in [&seen.primary, &seen.standby] {
         let name = || node.name.to_string();
         probes.push((name(), "container", node.container == ContainerView::Running));
@@ -255,7 +296,10 @@ pub fn targets(look: &Look) -> Vec<(String, bool)> {
     let probes = probes(look);
     let names: BTreeSet<&String> = probes.iter().map(|(target, _, _)| target).collect();
     // The witness inside is asked because the server failed: it excuses nothing.
-    names.into_iter().map(|name| (name.clone(), probes.iter().filter(|(target, _, _)| target == name).all(|(_, _, success)| *success))).collect()
+    names
+        .into_iter()
+        .map(|name| (name.clone(), probes.iter().filter(|(target, _, _)| target == name).all(|(_, _, success)| *success)))
+        .collect()
 }
 
 /// What came of a pass, as a label.
@@ -298,8 +342,7 @@ fn wide(value: u64) -> f64 {
 /// The crate writes OpenMetrics; the collector reads Prometheus' older text, in which a counter is declared under its whole name, and which has neither
 /// units nor a mark of the end.
 fn as_prometheus_text(openmetrics: &str) -> String {
-    let counters: BTreeSet<&str> =
-        openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let counters: BTreeSet<&str> = openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let mut text = String::with_capacity(openmetrics.len());
     let mut samples: Vec<&str> = Vec::new();
     for line in openmetrics.lines().filter(|line| !line.starts_with("# UNIT ")) {
@@ -360,7 +403,11 @@ mod tests {
             state_directory: Path::new("/"),
         };
         let text = text(&measured);
-        for line in ["understudy_last_run_timestamp_seconds 1795248000.0", "understudy_last_run_success 0.0", "understudy_run_duration_seconds 0.02"] {
+        for line in [
+            "understudy_last_run_timestamp_seconds 1795248000.0",
+            "understudy_last_run_success 0.0",
+            "understudy_run_duration_seconds 0.02",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         assert!(!text.contains("understudy_writable_nodes") && !text.contains("info\n"), "{text}");

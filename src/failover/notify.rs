@@ -286,7 +286,8 @@ pub async fn deliver(settings: &NotifySettings, state_directory: &Path) -> io::R
 /// Each receiver that did not take it, with the reason.
 pub async fn test(settings: &NotifySettings) -> Result<(), Vec<String>> {
     let now = Timestamp::now();
-    let notification = notification_of(&json!({ "at": now.to_string(), "id": format!("0-{:x}", now.as_nanosecond()) }), "test", "this is a test");
+    let notification =
+        notification_of(&json!({ "at": now.to_string(), "id": format!("0-{:x}", now.as_nanosecond()) }), "test", "this is a test");
     let messenger = Messenger::new(settings);
     let (webhook, command) = tokio::join!(messenger.post(&notification), messenger.run(&notification));
     let failures: Vec<String> = [webhook, command].into_iter().filter_map(|result| result.err().map(|failure| failure.why)).collect();
@@ -493,7 +494,9 @@ mod tests {
         assert_eq!(told(decision("nothing")), None);
         assert_eq!(told(decision("refuse")).as_deref(), Some("refused"));
         assert_eq!(told(decision("nothing")).as_deref(), Some("alert_ended"));
-        for (event, name) in [("failover_begun", "failover_begun"), ("dropped_to_async", "sync_lost"), ("paused", "paused"), ("rolled_back", "rolled_back")] {
+        for (event, name) in
+            [("failover_begun", "failover_begun"), ("dropped_to_async", "sync_lost"), ("paused", "paused"), ("rolled_back", "rolled_back")]
+        {
             assert_eq!(told(json!({ "event": event })).as_deref(), Some(name));
         }
     }

@@ -88,7 +88,13 @@ impl Outward {
         pending.fault = fault;
     }
 
-    fn count_and_write(&self, look: Option<&Look>, passes: BTreeMap<&'static str, u64>, success: bool, duration: Duration) -> std::io::Result<()> {
+    fn count_and_write(
+        &self,
+        look: Option<&Look>,
+        passes: BTreeMap<&'static str, u64>,
+        success: bool,
+        duration: Duration,
+    ) -> std::io::Result<()> {
         let path = self.state_directory.join("counters.json");
         // Read each time: a person's command makes passes too, in a process of its own.
         let mut counters = Counters::load(&path);

@@ -53,8 +53,7 @@ impl Application {
             let app = App::new().app_data(shared_checker.clone()).app_data(instruments.clone()).app_data(page.clone());
             app.configure(routes::configure)
         };
-        let server =
-            HttpServer::new(app).workers(WORKERS).disable_signals().shutdown_timeout(DRAIN_SECONDS).listen(listener)?.run();
+        let server = HttpServer::new(app).workers(WORKERS).disable_signals().shutdown_timeout(DRAIN_SECONDS).listen(listener)?.run();
         Ok(Self { server, port, primary, checker })
     }
 

@@ -184,7 +184,9 @@ fn receiver(status: Option<u16>) -> (String, Receiver<String>) {
                 return;
             }
             match status {
-                Some(status) => drop(stream.write_all(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())),
+                Some(status) => {
+                    drop(stream.write_all(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()))
+                }
                 None => unanswered.push(stream),
             }
         }
@@ -197,7 +199,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[test]
 fn a_webhook_and_a_command_are_told_of_a_change_with_the_id_that_it_has_in_the_journal() {
     let (url, requests) = receiver(Some(204));
-    let place = Place::new("metrics_file = \"FOLDER/understudy.prom\"", "[notify]\nwebhook_url_file = \"FOLDER/webhook\"\ncommand = [\"FOLDER/tell\", \"an argument\"]");
+    let place = Place::new(
+        "metrics_file = \"FOLDER/understudy.prom\"",
+        "[notify]\nwebhook_url_file = \"FOLDER/webhook\"\ncommand = [\"FOLDER/tell\", \"an argument\"]",
+    );
     fs::write(place.path("webhook"), &url).unwrap();
     place.write_program("tell", &format!("cat >>'{0}/told'; echo \"$1\" >>'{0}/argument'", place.folder.path().display()));
     place.run(&["run"]);
@@ -282,7 +287,8 @@ fn a_receiver_that_was_away_for_long_gets_the_latest_and_the_rest_is_counted() {
     let mut journal = fs::OpenOptions::new().append(true).open(place.path("events.jsonl")).unwrap();
     journal.write_all((0..120).map(line).collect::<String>().as_bytes()).unwrap();
     place.run(&["notify"]);
-    let ids: Vec<String> = requests.try_iter().map(|request| request.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()).collect();
+    let ids: Vec<String> =
+        requests.try_iter().map(|request| request.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()).collect();
     assert_eq!((ids.len(), ids.first().unwrap().as_str(), ids.last().unwrap().as_str()), (50, "1-70", "1-119"));
     assert_eq!(place.json("notify.json")["dropped"], 70);
 }

@@ -30,7 +30,10 @@ fn each_alert_fires_when_it_should_and_only_then() {
     let tested = promtool(&["test", "rules", "tests/seeing/monitoring/alerts_test.yml"], None);
     assert!(tested.status.success(), "{}", said(&tested));
 
-    let (alerts, tests) = (fs::read_to_string(root().join("monitoring/alerts.yml")).unwrap(), fs::read_to_string(root().join("tests/seeing/monitoring/alerts_test.yml")).unwrap());
+    let (alerts, tests) = (
+        fs::read_to_string(root().join("monitoring/alerts.yml")).unwrap(),
+        fs::read_to_string(root().join("tests/seeing/monitoring/alerts_test.yml")).unwrap(),
+    );
     let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert_eq!(names.first(), Some(&"UnderstudyNobodyWatches"), "the dead man comes first");
     for name in &names {
@@ -49,7 +52,9 @@ fn each_alert_fires_when_it_should_and_only_then() {
 #[test]
 fn the_rules_test_can_fail() {
     let folder = tempfile::tempdir().unwrap();
-    let rules = fs::read_to_string(root().join("monitoring/alerts.yml")).unwrap().replace("understudy_writable_nodes == 0", "understudy_writable_nodes == 1");
+    let rules = fs::read_to_string(root().join("monitoring/alerts.yml"))
+        .unwrap()
+        .replace("understudy_writable_nodes == 0", "understudy_writable_nodes == 1");
     fs::write(folder.path().join("alerts.yml"), rules).unwrap();
     let tests = fs::read_to_string(root().join("tests/seeing/monitoring/alerts_test.yml")).unwrap().replace("../../../monitoring/", "");
     let file = folder.path().join("alerts_test.yml");
@@ -71,7 +76,12 @@ fn the_metrics_of_failover_check_are_in_the_collectors_format() {
     fs::write(folder.path().join("password"), "secret").unwrap();
     let record = r#"{"version":1,"epoch":1,"primary":"pg-a","standby_eligible":false,"transition":null,"paused":{"since":"2026-11-21T08:00:00Z","by":"a","reason":"b"},"system_identifier":null,"failovers":[]}"#;
     fs::write(folder.path().join("cluster.json"), record).unwrap();
-    let run = Command::new(env!("CARGO_BIN_EXE_failover-check")).arg("--settings").arg(folder.path().join("settings.toml")).arg("run").output().unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_failover-check"))
+        .arg("--settings")
+        .arg(folder.path().join("settings.toml"))
+        .arg("run")
+        .output()
+        .unwrap();
     assert_eq!(run.status.code(), Some(5), "{run:?}");
     let file = folder.path().join("understudy.prom");
     let checked = promtool(&["check", "metrics"], Some(&file));

@@ -34,7 +34,10 @@ impl Stage {
         stage.record.save(&stage.healthy()).unwrap();
         stage.see("healthy");
         for (event, details) in [
-            ("decision", json!({ "epoch": 1, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" })),
+            (
+                "decision",
+                json!({ "epoch": 1, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" }),
+            ),
             ("paused", json!({ "epoch": 1, "by": "ada", "reason": "moving the disk" })),
             ("resumed", json!({ "epoch": 1, "by": "ada" })),
         ] {
@@ -58,10 +61,16 @@ impl Stage {
             ("recorded", json!({ "epoch": 2, "from": "pg-b", "to": "pg-a", "seconds": 0.113, "reason": because })),
             ("failover_finished", json!({ "epoch": 2, "from": "pg-b", "to": "pg-a", "reason": because })),
             ("app_ready", json!({ "epoch": 2 })),
-            ("node_started", json!({ "epoch": 2, "node": "pg-b", "reason": "R320: the standby's container does not run (exited with code 137)" })),
+            (
+                "node_started",
+                json!({ "epoch": 2, "node": "pg-b", "reason": "R320: the standby's container does not run (exited with code 137)" }),
+            ),
             ("standby_streaming", json!({ "epoch": 2, "node": "pg-b" })),
             ("sync_restored", json!({ "epoch": 2, "node": "pg-b", "seconds": 0.184 })),
-            ("decision", json!({ "epoch": 2, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" })),
+            (
+                "decision",
+                json!({ "epoch": 2, "rule": "R400", "action": "nothing", "reason": "the primary is writable, the standby streams and commits wait for it, the app is ready" }),
+            ),
         ] {
             self.journal.append(event, details);
         }

@@ -143,9 +143,13 @@ impl Command {
         match self {
             Self::Run { act, .. } => *act,
             Self::Switchover { .. } | Self::Failover { .. } => true,
-            Self::Status | Self::Explain { .. } | Self::History { .. } | Self::Pause { .. } | Self::Resume | Self::Notify { .. } | Self::WaitHealthy { .. } => {
-                false
-            }
+            Self::Status
+            | Self::Explain { .. }
+            | Self::History { .. }
+            | Self::Pause { .. }
+            | Self::Resume
+            | Self::Notify { .. }
+            | Self::WaitHealthy { .. } => false,
         }
     }
 }

@@ -15,7 +15,10 @@ use crate::failover::report::Report;
 /// When nobody is to be told, or a test was not taken.
 pub async fn notify(checker: &Checker, only_a_test: bool) -> Result<(Report, ExitCode), Error> {
     let Some(settings) = &checker.settings.notify else {
-        return Err(refused("nobody is to be told", "name a webhook or a command in variables/target.yml (understudy_notify_…) and lay it down"));
+        return Err(refused(
+            "nobody is to be told",
+            "name a webhook or a command in variables/target.yml (understudy_notify_…) and lay it down",
+        ));
     };
     if only_a_test {
         return match test(settings).await {

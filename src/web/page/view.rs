@@ -389,7 +389,8 @@ fn headline(
     };
     let because = decision.because.clone();
     if decision.only_observes && decision.action != "nothing" {
-        let detail = format!("Nothing is mended by itself (mode = observe). Now it would: {}: {because}", decision.action.replace('_', " "));
+        let detail =
+            format!("Nothing is mended by itself (mode = observe). Now it would: {}: {because}", decision.action.replace('_', " "));
         return say(Level::Bad, "Observing only", detail, Some("failover-check explain"));
     }
     let overrule = decision.overruled_by.as_deref().unwrap_or("failover-check explain");
@@ -542,7 +543,9 @@ fn event(event: &Map<String, Value>) -> Event {
         "paused" => (Some(Level::Warn), format!("Paused by {}", by())),
         "pause_ended" => (Some(Level::Good), "The pause is over".to_owned()),
         "loss_accepted" => (Some(Level::Bad), "A person accepted the loss of commits".to_owned()),
-        "would_have" => (Some(Level::Warn), format!("Observing only: would have done {}", word("action").unwrap_or_default().replace('_', " "))),
+        "would_have" => {
+            (Some(Level::Warn), format!("Observing only: would have done {}", word("action").unwrap_or_default().replace('_', " ")))
+        }
         "resumed" => (Some(Level::Good), format!("Resumed by {}", by())),
         "identity_recorded" => (None, "The cluster's identity was recorded".to_owned()),
         other => (None, other.replace('_', " ")),
@@ -676,7 +679,10 @@ mod tests {
     fn what_is_missing_is_unknown_and_never_well() {
         let absent = || Err("status.json cannot be read: gone".to_owned());
         let view = |record, status| view(record, status).headline;
-        assert_eq!(view(Err("cluster.json cannot be read: gone".to_owned()), Ok(status(NOW, "nothing"))).title, "The record cannot be read");
+        assert_eq!(
+            view(Err("cluster.json cannot be read: gone".to_owned()), Ok(status(NOW, "nothing"))).title,
+            "The record cannot be read"
+        );
         assert_eq!(view(Ok(record()), absent()).title, "Nobody watches");
         assert_eq!(view(Ok(record()), Ok(json!({ "version": 1, "at": NOW }))).title, "Nothing is known");
         assert_eq!(view(Ok(record()), Ok(json!({ "version": 1 }))).title, "Nobody watches");

@@ -149,7 +149,10 @@ async fn what_a_failover_loses_is_said_before_it_is_done() {
         Err(Error::Refused { why: "no".to_owned(), remedy: "none".to_owned() })
     };
     assert!(refusal(failover(&world.checker(), no).await).starts_with("no; try"));
-    assert!(shown.starts_with("failover to the standby: ") && shown.contains(" bytes of the log are lost for certain: the primary had "), "{shown}");
+    assert!(
+        shown.starts_with("failover to the standby: ") && shown.contains(" bytes of the log are lost for certain: the primary had "),
+        "{shown}"
+    );
     assert_eq!((world.effects(), world.record()), (before, record), "a no changes nothing:\n{}", world.story());
 
     let (report, _) = failover(&world.checker(), |_| Ok(())).await.unwrap();

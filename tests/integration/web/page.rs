@@ -45,11 +45,17 @@ async fn it_shows_the_pair_and_what_happened_to_it() {
     let app = RunningApp::start(free_port()).await;
     app.name_primary("pg-a", 4);
     write(&app, "status.json", &status(Timestamp::now()).to_string());
-    write(&app, "events.jsonl", "{\"at\":\"2026-11-21T08:01:08Z\",\"event\":\"failover_finished\",\"id\":\"4-1\",\"epoch\":4,\"from\":\"pg-b\",\"to\":\"pg-a\"}\n");
+    write(
+        &app,
+        "events.jsonl",
+        "{\"at\":\"2026-11-21T08:01:08Z\",\"event\":\"failover_finished\",\"id\":\"4-1\",\"epoch\":4,\"from\":\"pg-b\",\"to\":\"pg-a\"}\n",
+    );
 
     let html = page(&app).await;
 
-    for words in ["All is well", "pg-a takes writes, pg-b can step in", "312 bytes", "0/3000148", "R400", "Failover finished: pg-a is primary"] {
+    for words in
+        ["All is well", "pg-a takes writes, pg-b can step in", "312 bytes", "0/3000148", "R400", "Failover finished: pg-a is primary"]
+    {
         assert!(html.contains(words), "{words} in\n{html}");
     }
     let seen: Value = app.get("/status.json").await.body;
@@ -87,7 +93,8 @@ async fn whatever_the_files_hold_stays_text() {
     );
     let mut seen = status(Timestamp::now());
     seen["status"]["decision"] = json!({ "rule": hostile, "sentence": hostile, "action": hostile, "because": hostile });
-    seen["status"]["nodes"] = json!({ hostile: { "container": hostile, "container_detail": hostile, "server": hostile, "flushed": hostile } });
+    seen["status"]["nodes"] =
+        json!({ hostile: { "container": hostile, "container_detail": hostile, "server": hostile, "flushed": hostile } });
     seen["status"]["app"] = json!({ "state": hostile, "why": hostile });
     seen["gates"] = json!([hostile]);
     for content in [seen, json!({ "version": 1, "at": Timestamp::now(), "error": hostile, "remedy": hostile })] {

@@ -1059,6 +1059,11 @@ impl Servers for World {
 
     async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
+            // What a person has given up counts as never acknowledged.
+            if state.record.transition.as_ref().is_some_and(|transition| transition.lossy) {
+                let kept = state.nodes[index].log();
+                state.acknowledged = state.acknowledged.iter().copied().filter(|id| kept.contains(id)).collect();
+            }
             let server = state.nodes[index].server.as_mut().unwrap();
             if !server.primary && server.promoted_in.is_none() {
                 server.promoted_in = Some(3);

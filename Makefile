@@ -109,6 +109,16 @@ scenarios: setup engine build ## Kill, freeze, cut and remove things of a test i
 	@scripts/preflight tests/scenarios/installation.yml
 	tests/scenarios/run
 
+.PHONY: scenarios-slow
+scenarios-slow: setup engine build ## The scenarios that take their time; one of them restarts the Docker Engine, if nothing else runs on it
+	@scripts/preflight tests/scenarios/installation.yml
+	tests/scenarios/run slow
+
+.PHONY: soak
+soak: setup engine build ## COUNT failovers by chance in one go (200), chosen by SEED; half an hour
+	@scripts/preflight tests/scenarios/installation.yml
+	tests/scenarios/run soak
+
 .PHONY: measure
 measure: setup engine build ## From the kill of a primary to the first acknowledged write, with the time of each step
 	@scripts/preflight tests/scenarios/installation.yml

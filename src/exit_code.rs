@@ -25,6 +25,8 @@ pub enum ExitCode {
     ActionFailed = 8,
     /// Not run as root.
     NotRoot = 9,
+    /// A drill did not hold its limits.
+    NotHeld = 10,
 }
 
 impl ExitCode {
@@ -40,7 +42,8 @@ Exit codes:
   6  refused or alerting: a person is needed
   7  another failover-check is acting
   8  an action failed; the next run tries again
-  9  not run as root";
+  9  not run as root
+  10  a drill did not hold its limits";
 }
 
 impl From<ExitCode> for process::ExitCode {

@@ -26,7 +26,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::clock::Clock;
@@ -177,7 +177,10 @@ impl<P: Parts> Actor<'_, P> {
                 );
                 Ok(Outcome::Done)
             }
-            Action::DropToAsync => self.drop_to_async(record, decision).await,
+            Action::DropToAsync => {
+                self.drop_to_async(record, json!({ "rule": decision.rule.id, "reason": decision.reason.to_string() })).await?;
+                Ok(Outcome::Done)
+            }
             Action::RestoreSync => self.restore_sync(record).await,
             Action::RestartApp => {
                 self.runtime.restart(&self.settings.app_container).await?;
@@ -448,14 +451,21 @@ impl<P: Parts> Actor<'_, P> {
     }
 
     /// The record first: were the setting emptied first, a crash in between would leave a standby that lacks commits and is called eligible.
-    async fn drop_to_async(&self, record: &Record, decision: &Decision) -> Result<Outcome, ActError> {
+    /// `why` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn drop_to_async(&self, record: &Record, why: Value) -> Result<(), ActError> {
         self.mark_ineligible(record)?;
         let at = self.address(&record.primary).await?;
         let set = self.servers.set_synchronous_standby(at, None).await;
         set.map_err(|source| ActError::Server { node: record.primary.clone(), doing: "let commits go on without the standby", source })?;
-        self.journal
-            .append("dropped_to_async", json!({ "epoch": record.epoch, "rule": decision.rule.id, "reason": decision.reason.to_string() }));
-        Ok(Outcome::Done)
+        let mut details = json!({ "epoch": record.epoch });
+        if let (Value::Object(details), Value::Object(why)) = (&mut details, why) {
+            details.extend(why);
+        }
+        self.journal.append("dropped_to_async", details);
+        Ok(())
     }
 
     /// The record last: see the module's text.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum, ContainerUpdateBody,
+    HostConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    EventsOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, RestartContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, EventsOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
@@ -20,6 +20,8 @@ use tokio::sync::OnceCell;
 
 use super::observation::InsideView;
 use super::runtime::{ContainerState, Runtime, RuntimeError};
+use crate::node::discarded::Discarded;
+use crate::postgres::timeline::Timelines;
 use crate::with_causes::with_causes;
 
 /// Longest wait for an answer of the Engine to a question. It answers in milliseconds, and holds a question back while it changes that container.
@@ -33,6 +35,9 @@ const TRANSPORT: Duration = Duration::from_secs(300);
 
 /// What running the probe costs the Engine itself, on top of the probe's own deadline.
 const EXEC_OVERHEAD: Duration = Duration::from_millis(800);
+
+/// Longest wait for a program beside a node: to read a gigabyte of log takes it some ten seconds.
+const BESIDE: Duration = Duration::from_secs(120);
 
 /// The node's own program in its image.
 const NODE_PROGRAM: &str = "/usr/local/bin/postgres-node";
@@ -145,6 +150,55 @@ impl Engine {
     }
 }
 
+/// What a program that runs beside a node may do to its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl Engine {
+    /// Runs the node's own program on the node's volumes, in a container of its own, so that the node need not run: what it printed. It has no network, and is
+    /// removed when it ends, also where nobody waits for it any more. While it runs the node's volume is in use, so the node counts as running and out of
+    /// reach, and is not promoted.
+    async fn run_beside(&self, container: &str, arguments: &[&str], access: Access, doing: &'static str) -> Result<String, RuntimeError> {
+        let mode = match access {
+            Access::Read => "ro",
+            Access::Write => "rw",
+        };
+        let run = async |docker: &Docker| {
+            let found = docker.inspect_container(container, None).await?;
+            let host_config = HostConfig {
+                volumes_from: Some(vec![format!("{container}:{mode}")]),
+                network_mode: Some("none".to_owned()),
+                readonly_rootfs: Some(true),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                auto_remove: Some(true),
+                ..Default::default()
+            };
+            let body = ContainerCreateBody {
+                image: found.image,
+                entrypoint: Some(vec![NODE_PROGRAM.to_owned()]),
+                cmd: Some(arguments.iter().map(|&argument| argument.to_owned()).collect()),
+                labels: Some(found.config.and_then(|config| config.labels).unwrap_or_default()),
+                host_config: Some(host_config),
+                ..Default::default()
+            };
+            let made = docker.create_container(None, body).await?;
+            let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+            let mut heard = docker.attach_container(&made.id, Some(options)).await?;
+            docker.start_container(&made.id, None).await?;
+            let mut words = String::new();
+            while let Some(part) = heard.output.next().await {
+                words.push_str(&part?.to_string());
+            }
+            Ok(words.trim().to_owned())
+        };
+        self.ask(container, doing, BESIDE, run).await.map_err(|failure| failure.into_error(container, doing))
+    }
+}
+
 impl Runtime for Engine {
     async fn endings(&self, containers: &[String]) -> Option<impl Stream<Item = ()>> {
         let docker = self.docker().await.ok()?;
@@ -222,6 +276,27 @@ impl Runtime for Engine {
         }
     }
 
+    async fn discarded(&self, container: &str, primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        #[derive(serde::Deserialize)]
+        struct Said {
+            discarded: Vec<Discarded>,
+        }
+        let doing = "look at the data of";
+        let words = self.run_beside(container, &["discarded", "--primary", &primary.to_string()], Access::Read, doing).await?;
+        let said: Result<Said, _> = serde_json::from_str(&words);
+        said.map(|said| said.discarded).map_err(|_| RuntimeError::Refused { container: container.to_owned(), doing, why: words })
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        let doing = "order a copy for";
+        let words = self.run_beside(container, &["order-copy"], Access::Write, doing).await?;
+        if words.contains("copy_ordered") {
+            Ok(())
+        } else {
+            Err(RuntimeError::Refused { container: container.to_owned(), doing, why: words })
+        }
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.run_inside(container, &[NODE_PROGRAM, "discard-old-data"], "discard the old data of").await
     }
@@ -277,7 +352,6 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bollard::models::HostConfig;
 
     fn state(status: ContainerStateStatusEnum, change: impl Fn(&mut EngineState), policy: RestartPolicyNameEnum) -> ContainerState {
         let mut state =

@@ -17,6 +17,7 @@
 //! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
 //! | [`outward`], [`status_file`], [`metrics`], [`counters`], [`notify`] | what is told to those who look on, after acting and never in its way |
+//! | [`drill`] | a failover rehearsed on a running system |
 //! | [`settings`], [`error`] | the file that Ansible lays down, and what can go wrong |
 
 pub mod act;
@@ -26,6 +27,7 @@ pub mod counters;
 pub mod decide;
 pub mod decision;
 pub mod docker;
+pub mod drill;
 pub mod error;
 pub mod gate;
 pub mod journal;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_util::Stream;
 
 use super::observation::InsideView;
+use crate::node::discarded::Discarded;
+use crate::postgres::timeline::Timelines;
 
 /// A container, as the runtime says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,18 @@ pub trait Runtime {
     /// # Errors
     /// See [`RuntimeError`].
     async fn note_lead(&self, container: &str, epoch: u64) -> Result<(), RuntimeError>;
+
+    /// What the node's volume has that a primary with these timelines has not; its container need not run.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn discarded(&self, container: &str, primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError>;
+
+    /// Has the node take a fresh copy of the primary's data at its next start; its container need not run.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError>;
 
     /// Tells the node that its replacement streams, so that data directories kept aside can go. Its answer, in words.
     ///

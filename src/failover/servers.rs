@@ -8,6 +8,7 @@ use super::settings::Login;
 use crate::postgres::connection::{ServerError, Session, connect, within};
 use crate::postgres::promote;
 use crate::postgres::status::{self, RoleStatus, ServerStatus};
+use crate::postgres::timeline::Timelines;
 use crate::record::NodeName;
 
 /// Longest wait for a forced checkpoint. On a busy server with much memory it takes tens of seconds.
@@ -64,6 +65,12 @@ pub trait Servers {
     /// # Errors
     /// See [`ServerError`].
     async fn settle(&self, at: IpAddr) -> Result<(), ServerError>;
+
+    /// The timelines that lead to its current one; only a primary knows.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError>;
 
     /// Has it make a checkpoint, and waits for that at most `limit`.
     ///
@@ -164,6 +171,25 @@ impl Servers for PairServers {
             session.simple_query("CHECKPOINT").await?;
             session.simple_query("CHECKPOINT").await?;
             Ok(())
+        })
+        .await
+    }
+
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        let odd = |why: String| ServerError::Refusing(format!("an odd answer about its timelines: {why}"));
+        within(SETTING, async {
+            let session = connect(&self.login.at(at), SETTING).await?;
+            // By the log and not by the control file, which tells of a promotion only at the next checkpoint.
+            let name = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())";
+            let name: String = session.query_one(name, &[]).await?.try_get(0)?;
+            let digits = name.get(..8).unwrap_or_default();
+            let current = u32::from_str_radix(digits, 16).map_err(|error| odd(error.to_string()))?;
+            if current == 1 {
+                return Ok(Timelines { ended: Vec::new(), current });
+            }
+            let history = "SELECT pg_catalog.pg_read_binary_file($1)";
+            let history: Vec<u8> = session.query_one(history, &[&format!("pg_wal/{digits}.history")]).await?.try_get(0)?;
+            Timelines::from_history(&String::from_utf8_lossy(&history), current).map_err(|error| odd(error.to_string()))
         })
         .await
     }

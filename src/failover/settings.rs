@@ -37,10 +37,24 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// May passes act?
     pub mode: Mode,
+    /// As whom a drill writes; none where the file does not say.
+    pub drill: Option<DrillLogin>,
     /// Where metrics are written, for the textfile collector of `node_exporter`.
     pub metrics_file: Option<PathBuf>,
     /// Who is told of what changes.
     pub notify: Option<NotifySettings>,
+}
+
+/// As whom a drill writes: the app's own role. Its password is read when a drill begins, so that no pass depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillLogin {
+    /// The app's database.
+    pub database: String,
+    /// The app's role.
+    pub user: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
 }
 
 /// What passes do with their decisions.
@@ -156,6 +170,7 @@ struct File {
     nodes: BTreeMap<NodeName, String>,
     #[serde(default)]
     mode: Mode,
+    drill: Option<DrillLogin>,
     metrics_file: Option<PathBuf>,
     #[serde(default)]
     notify: FileNotify,
@@ -292,6 +307,7 @@ impl Settings {
             flapping_window,
             thresholds,
             mode: file.mode,
+            drill: file.drill,
             metrics_file: file.metrics_file,
             notify: Some(notify).filter(NotifySettings::has_receivers),
         })

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use super::configuration;
+use super::discarded::discarded;
 use super::error::NodeError;
 use super::follow::{Upstream, address_of, drop_own_slots};
 use super::initialise::initialise;
@@ -18,6 +19,7 @@ use super::probe::probe;
 use super::secrets::Secrets;
 use super::volume::Volume;
 use crate::postgres::recovery_conf::RecoveryConf;
+use crate::postgres::timeline::Timelines;
 use crate::record::{NodeName, RecordFile, RecordStore};
 
 /// Where the server's socket and the password file are: a tmpfs of the container.
@@ -49,6 +51,21 @@ enum NodeCommand {
         /// The epoch
         #[arg(long)]
         epoch: u64,
+        /// The volume
+        #[arg(long, default_value = "/var/lib/postgresql/node")]
+        directory: PathBuf,
+    },
+    /// What the volume has that the primary has not, as JSON; for failover-check, before a node rejoins
+    Discarded {
+        /// The primary's timelines, as in 1@0/3000148,2: each that ended with where it ended, then the current one
+        #[arg(long)]
+        primary: Timelines,
+        /// The volume
+        #[arg(long, default_value = "/var/lib/postgresql/node")]
+        directory: PathBuf,
+    },
+    /// Take a fresh copy of the primary's data at the next start, whatever there is; for failover-check
+    OrderCopy {
         /// The volume
         #[arg(long, default_value = "/var/lib/postgresql/node")]
         directory: PathBuf,
@@ -113,6 +130,14 @@ impl CommandLine {
                 Volume::new(&directory).note(Noted { epoch, leading: true }).map_err(NodeError::file(&directory))?;
                 Ok(Said { output: format!("leads epoch {epoch}"), exit_code: 0 })
             }
+            NodeCommand::Discarded { primary, directory } => {
+                let found = discarded(&Volume::new(&directory), &primary).map_err(NodeError::file(&directory))?;
+                Ok(Said { output: json!({ "discarded": found }).to_string(), exit_code: 0 })
+            }
+            NodeCommand::OrderCopy { directory } => {
+                Volume::new(&directory).order_copy().map_err(NodeError::file(&directory))?;
+                Ok(Said { output: json!({ "copy_ordered": true }).to_string(), exit_code: 0 })
+            }
             NodeCommand::DiscardOldData { directory } => {
                 let discarded = Volume::new(&directory).discard_old().map_err(NodeError::file(&directory))?;
                 Ok(Said { output: json!({ "discarded": discarded }).to_string(), exit_code: 0 })
@@ -130,6 +155,7 @@ impl RunArguments {
         let data = volume.inspect().map_err(&in_volume)?;
         let noted = volume.noted().map_err(&in_volume)?;
         let plan = plan(&self.node, &record, &data, noted);
+        let plan = if volume.copy_is_ordered().map_err(&in_volume)? { plan.by_copy(&record) } else { plan };
         log::info!("{}: epoch {}, primary {}, volume {data:?}: {plan:?}", self.node, record.epoch, record.primary);
         if let Plan::Refuse(refusal) = plan {
             return Err(NodeError::Refused(refusal));

@@ -54,6 +54,18 @@ pub enum Plan {
     Refuse(Refusal),
 }
 
+impl Plan {
+    /// The plan where a person has ordered a fresh copy: a node that would follow in any way takes one. Not while a transition is unfinished, which may need
+    /// this node as it is; and a node that leads or refuses does not change its mind.
+    #[must_use]
+    pub fn by_copy(self, record: &Record) -> Self {
+        match self {
+            Self::Follow | Self::Rewind if record.transition.is_none() => Self::Clone { keep: false },
+            plan => plan,
+        }
+    }
+}
+
 /// Why a node does not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -262,6 +274,28 @@ mod tests {
         assert_eq!(plan(&name("pg-b"), &record("pg-a"), &DataDirectory::Empty, None), Plan::Clone { keep: false });
         assert_eq!(plan(&name("pg-a"), &record("pg-b"), &PRIMARY(), noted(2, true)), Plan::Rewind);
         assert_eq!(plan(&name("pg-a"), &record("pg-a"), &STANDBY(), noted(3, false)), Plan::Refuse(Refusal::StandbyData));
+    }
+
+    #[test]
+    fn a_copy_that_a_person_ordered_is_taken_where_the_node_follows_and_nowhere_else() {
+        let steady = record("pg-a");
+        let transition = Transition {
+            kind: TransitionKind::Failover,
+            from: name("pg-a"),
+            to: name("pg-b"),
+            step: Step::Fenced,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            lossy: false,
+            reason: "x".to_owned(),
+        };
+        let unfinished = Record { transition: Some(transition), ..steady.clone() };
+        for plan in [Plan::Follow, Plan::Rewind] {
+            assert_eq!(plan.clone().by_copy(&steady), Plan::Clone { keep: false });
+            assert_eq!(plan.clone().by_copy(&unfinished), plan);
+        }
+        for plan in [Plan::Lead { synchronous: true }, Plan::Clone { keep: true }, Plan::Initialise, Plan::Refuse(Refusal::DataLost)] {
+            assert_eq!(plan.clone().by_copy(&steady), plan);
+        }
     }
 
     /// A person promoted the standby by hand; whatever happens to its container then, its commits are not rewound away.

@@ -40,6 +40,10 @@ impl Volume {
         self.directory.join("rewinding")
     }
 
+    fn copy_ordered(&self) -> PathBuf {
+        self.directory.join("copy-ordered")
+    }
+
     fn epoch(&self) -> PathBuf {
         self.directory.join("epoch")
     }
@@ -110,10 +114,43 @@ impl Volume {
         if rewinding {
             return replace_file::write(&self.rewinding(), b"");
         }
-        match fs::remove_file(self.rewinding()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => File::open(&self.directory)?.sync_all(),
+        remove_file(&self.rewinding())?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Notes that a person wants a fresh copy in the data directory's place. It goes when a copy has taken that place.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn order_copy(&self) -> io::Result<()> {
+        replace_file::write(&self.copy_ordered(), b"")
+    }
+
+    /// Does a person want one?
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn copy_is_ordered(&self) -> io::Result<bool> {
+        self.copy_ordered().try_exists()
+    }
+
+    /// The data directory and those kept aside, where they are whole; by name.
+    ///
+    /// # Errors
+    /// The first system call that failed.
+    pub fn data_directories(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if (name == "data" || name.starts_with("data.old-") || name.starts_with("data.kept-"))
+                && path.join("PG_VERSION").try_exists()?
+            {
+                found.push(path);
+            }
         }
+        found.sort();
+        Ok(found)
     }
 
     /// Free space, in bytes, as an unprivileged user may use it.
@@ -151,6 +188,7 @@ impl Volume {
             fs::rename(&data, &kept)?;
         }
         fs::rename(self.incoming(), &data)?;
+        remove_file(&self.copy_ordered())?;
         self.note_rewinding(false)
     }
 
@@ -168,6 +206,13 @@ impl Volume {
             }
         }
         Ok(discarded)
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -198,6 +243,26 @@ mod tests {
         assert_eq!(discarded, ["data.old-2", "data.old-2.1"]);
         assert!(volume.data().exists());
         assert_eq!(fs::read_to_string(folder.path().join("data.kept-2/content")).unwrap(), "three", "only a person removes it");
+    }
+
+    #[test]
+    fn an_ordered_copy_is_wanted_until_one_has_taken_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        for name in ["data", "data.kept-2", "data.incoming", "other"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("PG_VERSION"), "17\n").unwrap();
+        }
+        let names =
+            |found: Vec<PathBuf>| found.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect::<Vec<_>>();
+        assert_eq!(names(volume.data_directories().unwrap()), ["data", "data.kept-2"]);
+        assert!(!volume.copy_is_ordered().unwrap());
+        volume.order_copy().unwrap();
+        volume.clear_incoming().unwrap();
+        assert!(volume.copy_is_ordered().unwrap(), "an attempt that failed does not count");
+        fs::create_dir(volume.incoming()).unwrap();
+        volume.install_incoming(3, false).unwrap();
+        assert!(!volume.copy_is_ordered().unwrap());
     }
 
     #[test]

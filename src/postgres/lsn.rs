@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A log sequence number: a byte position in the write-ahead log, written as PostgreSQL does (`16/B374D848`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Lsn(u64);
 
@@ -16,6 +16,15 @@ pub struct Lsn(u64);
 pub struct InvalidLsn(String);
 
 impl Lsn {
+    /// Beyond any log.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The position so many bytes later.
+    #[must_use]
+    pub fn plus(self, bytes: u64) -> Self {
+        Self(self.0.saturating_add(bytes))
+    }
+
     /// Bytes from `earlier` to here; 0 where `earlier` is in fact later.
     #[must_use]
     pub fn bytes_since(self, earlier: Self) -> u64 {

@@ -9,4 +9,5 @@ pub mod promote;
 pub mod recovery_conf;
 pub mod settings_file;
 pub mod status;
+pub mod timeline;
 pub mod version;

@@ -146,6 +146,7 @@ REFUSALS = {
     "the user's name as password": ({"understudy_database_user": "longname", "understudy_database_password": "longname"}, "equal passwords: "),
     "an impossible prefix": ({"understudy_prefix": "Under.study"}, "impossible prefix: 'Under.study'; try: "),
     "an unknown threshold": ({"understudy_thresholds": {"suspicion": 1}}, "suspicion"),
+    "an unknown mode": ({"understudy_mode": "watch"}, "impossible mode: understudy_mode 'watch'; try: "),
     "an impossible size": ({"understudy_node_shm_size": "much"}, "impossible size: understudy_node_shm_size 'much'; try: "),
     "an impossible setting": ({"understudy_postgresql_settings": {"a b": 1}}, "impossible setting: understudy_postgresql_settings"),
     "a setting on which the pair rests": ({"understudy_postgresql_settings": {"synchronous_commit": "off"}}, "holds synchronous_commit; the pair rests on it"),

@@ -1,10 +1,10 @@
 //! What happens to the pair when something happens to the checker.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::support::{Cron, HEALING, Scenario};
+use crate::support::{Cron, Crowd, FAILOVER, HEALING, Scenario};
 
 #[test]
 fn checker_killed_in_mid_failover() {
@@ -37,20 +37,14 @@ fn wrong_password_in_the_checker() {
     let folder = tempfile::tempdir().unwrap();
     let wrong_password = folder.path().join("password");
     std::fs::write(&wrong_password, "certainly-not-this-one").unwrap();
-    let settings = std::fs::read_to_string(&installation.settings_file).unwrap();
-    let mut settings: toml::Table = settings.parse().unwrap();
-    settings.insert("failover_password_file".to_owned(), wrong_password.to_str().unwrap().into());
-    let wrong_settings = folder.path().join("failover-check.toml");
-    std::fs::write(&wrong_settings, settings.to_string()).unwrap();
+    let wrong_settings = scenario.settings_with(|settings| {
+        settings.insert("failover_password_file".to_owned(), wrong_password.to_str().unwrap().into());
+    });
 
     scenario.start_checker_with(&wrong_settings);
 
     // Well over every threshold of silence.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
-        scenario.expect_no_failover();
-        std::thread::sleep(Duration::from_millis(250));
-    }
+    scenario.expect_no_failover_for(Duration::from_secs(6));
     let explained = installation.program_with(&wrong_settings).args(["explain", "--json"]).output().unwrap();
     let explained = String::from_utf8_lossy(&explained.stdout);
     if !explained.contains("R180") || !explained.contains("password") {
@@ -77,4 +71,71 @@ fn cron_heals() {
     scenario.wait_for_writes(20);
     scenario.wait_for_app(HEALING);
     scenario.ends_healed(&heir);
+}
+
+/// At each step at which something is left behind, as the history tells them.
+#[test]
+#[ignore = "seven failovers, half a minute: make scenarios-slow"]
+fn checker_killed_after_each_step() {
+    const STEPS: [&str; 7] = ["failover_begun", "fenced", "replayed", "promote_requested", "writable", "recorded", "failover_finished"];
+    let scenario = Scenario::begin("checker_killed_after_each_step");
+    let (mut lost, mut heir) = scenario.roles();
+
+    for step in STEPS {
+        let (mark, watch) = (Timestamp::now(), scenario.watch());
+        lost.kill_postmaster();
+        scenario.wait_to_see(&watch, step);
+        scenario.kill_checker();
+
+        scenario.start_checker();
+
+        scenario.expect_failover_since(mark, &lost, &heir, "R80");
+        scenario.wait_healthy();
+        std::mem::swap(&mut lost, &mut heir);
+    }
+    // After the swap, the last heir is called lost.
+    scenario.ends_healed(&lost);
+}
+
+#[test]
+fn checkers_overlap() {
+    let scenario = Scenario::begin("checkers_overlap");
+    let (lost, heir) = scenario.roles();
+
+    let _second = scenario.start_another_checker();
+    lost.kill_postmaster();
+    let _third = scenario.start_another_checker();
+
+    scenario.expect_failover("R80");
+    scenario.wait_healthy();
+    let begun = scenario.history().iter().filter(|event| event.name() == "failover_begun").count();
+    if begun != 1 {
+        scenario.fail(&format!("expected one failover, found {begun}"));
+    }
+    scenario.ends_healed(&heir);
+}
+
+#[test]
+fn connection_slots_exhausted() {
+    let scenario = Scenario::begin("connection_slots_exhausted");
+    let (primary, _) = scenario.roles();
+
+    // Clients take all that clients can take. The connections that are kept for the checker are not among them.
+    let crowd = Crowd::at(&scenario.installation().login(), &primary);
+    scenario.expect_no_failover_for(Duration::from_secs(3));
+    if let Some(alert) = scenario.history().into_iter().find(|event| event.rule() == "R180") {
+        scenario.fail(&format!("the checker did not get in: {alert}"));
+    }
+    drop(crowd);
+
+    // And where it is refused itself.
+    primary.sql(&["ALTER ROLE understudy_failover CONNECTION LIMIT 0"]);
+    let refused = scenario.wait_for_rule("R180", FAILOVER);
+    scenario.expect_no_failover_for(Duration::from_secs(4));
+    scenario.wait_for_writes(20);
+    primary.sql(&["ALTER ROLE understudy_failover CONNECTION LIMIT -1"]);
+    if !refused.reason().contains("53300") {
+        scenario.fail(&format!("expected the alert to name the refusal, found: {refused}"));
+    }
+    scenario.ends_healed(&primary);
 }

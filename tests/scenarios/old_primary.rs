@@ -1,5 +1,6 @@
-//! Somebody means well: starts the old primary, or promotes the standby.
+//! Somebody means well: starts the old primary, or promotes the standby. And how the old primary comes back.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::support::{FAILOVER, Scenario};
@@ -42,4 +43,29 @@ fn standby_promoted_by_hand() {
     scenario.go_on_writing();
     scenario.expect_no_failover();
     scenario.ends_healed_after(&primary, 2);
+}
+
+/// The log from which it would be rewound is gone.
+#[test]
+fn rewind_impossible() {
+    const COPIED: &str = "taking a fresh base backup";
+    let scenario = Scenario::begin("rewind_impossible");
+    let (lost, heir) = scenario.roles();
+    let copied_before = lost.log().matches(COPIED).count();
+    scenario.kill_checker();
+    let log = lost.volume().join("data/pg_wal");
+    lost.kill_postmaster();
+    scenario.wait_until("the container to end", FAILOVER, || (!lost.runs()).then_some(()));
+    for segment in fs::read_dir(log).unwrap().flatten() {
+        // A segment's name is all digits.
+        if segment.file_name().len() == 24 {
+            fs::remove_file(segment.path()).unwrap();
+        }
+    }
+    scenario.start_checker();
+
+    scenario.expect_failover("R80");
+    scenario.wait_healthy();
+    assert!(lost.log().matches(COPIED).count() > copied_before, "{} was not copied afresh:\n{}", lost.name, lost.log());
+    scenario.ends_healed(&heir);
 }

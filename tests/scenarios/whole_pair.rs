@@ -1,8 +1,10 @@
-//! Both nodes at once, several failovers in a row, and a planned one.
+//! Both nodes at once, several failovers in a row, a pause, and a planned one.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::support::{HEALING, Scenario, stop_all};
+use crate::support::{FAILOVER, HEALING, Scenario, stop_all};
 
 #[test]
 fn both_stopped() {
@@ -52,5 +54,57 @@ fn switchover_under_load() {
     scenario.wait_for_event("switchover_begun", HEALING);
     scenario.wait_for_event("switchover_finished", HEALING);
     scenario.expect_no("failover_begun");
+    scenario.ends_healed(&heir);
+}
+
+/// It has every acknowledged row, and the record says so: it does not have to wait for the other one.
+#[test]
+fn both_stopped_and_the_standby_comes_first() {
+    let scenario = Scenario::begin("both_stopped_and_the_standby_comes_first");
+    let (lost, heir) = scenario.roles();
+
+    scenario.kill_checker();
+    stop_all(&[&lost, &heir]);
+    heir.start_by_hand();
+    scenario.wait_until("the standby to answer", FAILOVER, || heir.answers().then_some(()));
+    scenario.start_checker();
+
+    scenario.expect_failover("R80");
+    scenario.ends_healed(&heir);
+}
+
+#[test]
+fn both_stopped_and_the_primary_comes_first() {
+    let scenario = Scenario::begin("both_stopped_and_the_primary_comes_first");
+    let (primary, standby) = scenario.roles();
+
+    scenario.kill_checker();
+    stop_all(&[&primary, &standby]);
+    primary.start_by_hand();
+    scenario.wait_until("the primary to answer", FAILOVER, || primary.answers().then_some(()));
+    scenario.start_checker();
+
+    let started = scenario.wait_for_event("node_started", HEALING);
+    if started.text("node") != standby.name || started.rule() != "R320" {
+        scenario.fail(&format!("expected {} to be started by rule R320, found: {started}", standby.name));
+    }
+    scenario.wait_healthy();
+    scenario.expect_no_failover();
+    scenario.ends_healed(&primary);
+}
+
+#[test]
+fn paused_for_maintenance() {
+    let scenario = Scenario::begin("paused_for_maintenance");
+    let (lost, heir) = scenario.roles();
+    scenario.installation().failover_check(&["pause", "--reason", "a scenario"]);
+    scenario.wait_for_rule("R50", FAILOVER);
+
+    lost.kill_postmaster();
+
+    scenario.expect_no_failover_for(Duration::from_secs(3));
+    assert!(!lost.runs(), "{} was started during the pause", lost.name);
+    scenario.installation().failover_check(&["resume"]);
+    scenario.expect_failover("R80");
     scenario.ends_healed(&heir);
 }

@@ -5,6 +5,7 @@ pub mod confirm;
 pub mod failover;
 pub mod notify;
 pub mod pause;
+pub mod rejoin;
 pub mod switchover;
 pub mod wait;
 
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use super::act::Outcome;
+use super::drill;
 use super::error::Error;
 use super::lock::{Lock, Purpose};
 use super::observation::RuntimeView;
@@ -98,6 +100,32 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Bring a node back as the standby: as it is, by a rewind, else by a fresh copy beside its old data; shows first what only it has
+    Rejoin {
+        /// The node
+        node: NodeName,
+        /// By a fresh copy, whatever there is
+        #[arg(long)]
+        from_copy: bool,
+        /// Do not ask on the terminal; needed where there is none
+        #[arg(long)]
+        yes: bool,
+        /// Wait at most so long; the node goes on by itself afterwards
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
+        limit: Duration,
+    },
+    /// Rehearse a failover on the running system: kill the primary, watch, count acknowledged rows, report
+    Drill {
+        /// Do not ask on the terminal; needed where there is none
+        #[arg(long)]
+        yes: bool,
+        /// The longest time without an acknowledged row that still holds
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+        max_outage: Duration,
+        /// Move the role back in the end, by a switchover
+        #[arg(long)]
+        switch_back: bool,
+    },
     /// Tell the webhook and the command of what waits to be told; passes start this by themselves
     Notify {
         /// Send one notification that says that it is a test, and say whether it was taken
@@ -142,8 +170,9 @@ impl Command {
     fn is_an_order(&self) -> bool {
         match self {
             Self::Run { act, .. } => *act,
-            Self::Switchover { .. } | Self::Failover { .. } => true,
-            Self::Status
+            Self::Switchover { .. } | Self::Failover { .. } | Self::Rejoin { .. } => true,
+            Self::Drill { .. }
+            | Self::Status
             | Self::Explain { .. }
             | Self::History { .. }
             | Self::Pause { .. }
@@ -220,6 +249,14 @@ impl CommandLine {
             Command::Switchover { to, within } => switchover::switchover(checker, to.as_ref(), *within).await,
             // Its option says it in so many words, so without a terminal it goes on, as scripts and the playbook expect.
             Command::Failover { yes, .. } => failover::failover(checker, |what| confirm(what, *yes, Unasked::GoesOn)).await,
+            Command::Rejoin { node, from_copy, yes, limit } => {
+                let way = rejoin::Way { from_copy: *from_copy, limit: *limit };
+                rejoin::rejoin(checker, node, way, |what| confirm(what, *yes, Unasked::IsRefused)).await
+            }
+            Command::Drill { yes, max_outage, switch_back } => {
+                let order = drill::Order { max_outage: *max_outage, switch_back: *switch_back };
+                drill::drill(checker, order, |what| confirm(what, *yes, Unasked::IsRefused)).await
+            }
             Command::Notify { test } => notify::notify(checker, *test).await,
             Command::WaitHealthy { limit } => wait::wait_healthy(checker, *limit).await,
         }
@@ -275,12 +312,12 @@ async fn take_turn<P: Parts>(checker: &Checker<P>) -> Result<TurnOf<P>, Error> {
 }
 
 /// Who gives an order: the login name behind sudo, else that of the user.
-fn person() -> String {
+pub(super) fn person() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
     std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()).or(user).unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn refused(why: impl Into<String>, remedy: &str) -> Error {
+pub(super) fn refused(why: impl Into<String>, remedy: &str) -> Error {
     Error::Refused { why: why.into(), remedy: remedy.to_owned() }
 }
 
@@ -298,6 +335,6 @@ fn check_order(look: &Look) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_healthy(look: &Look) -> bool {
+pub(super) fn is_healthy(look: &Look) -> bool {
     look.decision.rule == super::decide::HEALTHY
 }

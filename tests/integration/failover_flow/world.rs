@@ -29,10 +29,12 @@ use understudy::failover::runtime::{ContainerState, Runtime, RuntimeError};
 use understudy::failover::servers::Servers;
 use understudy::failover::settings::{Login, Mode, Settings};
 use understudy::node::configuration::leading;
+use understudy::node::discarded::Discarded;
 use understudy::node::plan::{DataDirectory, Noted, Plan, plan};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::lsn::Lsn;
 use understudy::postgres::status::{PrimaryStatus, RoleStatus, ServerStatus, StandbyLink, StandbyStatus};
+use understudy::postgres::timeline::Timelines;
 use understudy::record::{NodeName, Record, RecordError, RecordStore, Transition, TransitionKind};
 
 /// The nodes by index.
@@ -46,6 +48,8 @@ const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
 const CLIENTS: usize = 3;
 /// Ticks from a reload to the moment when the checkpointer notices it.
 const CHECKPOINTER_DELAY: u32 = 30;
+/// How long a forced checkpoint takes.
+const CHECKPOINT: Duration = Duration::from_millis(100);
 /// `wal_sender_timeout` of the nodes.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ticks for one delivery to the standby, commits in it, and commits that the clients try in a pass.
@@ -157,6 +161,8 @@ struct Node {
     dies_in: Option<u32>,
     data: Option<Data>,
     kept: Vec<Data>,
+    /// With commits whose loss a person has accepted: only a person removes them.
+    given_up: Vec<Data>,
     noted: Option<Noted>,
     server: Option<Server>,
 }
@@ -244,6 +250,7 @@ fn node(index: usize, data: Option<Data>) -> Node {
         dies_in: None,
         data,
         kept: Vec::new(),
+        given_up: Vec::new(),
         noted: None,
         server: None,
     }
@@ -273,6 +280,7 @@ fn settings() -> Settings {
             flapping_limit: 3,
         },
         mode: Mode::Act,
+        drill: None,
         metrics_file: None,
         notify: None,
     }
@@ -385,6 +393,11 @@ impl World {
     /// The record does not vouch for the standby any more.
     pub fn doubt_the_standby(&self) {
         self.state().record.standby_eligible = false;
+    }
+
+    /// Cron starts `failover-check` again where it died.
+    pub fn revive(&self) {
+        self.state().dead = false;
     }
 
     /// From now on a killed container goes on, or not any more.
@@ -814,7 +827,8 @@ impl State {
                 server.replayed = log.len();
                 // A rewind happens in place and its remains are worth nothing; a base backup leaves what it replaces.
                 if let Some(replaced) = node.data.take().filter(|data| !data.rewinding) {
-                    node.kept.push(replaced);
+                    let is_given_up = record.failovers.last().is_some_and(|past| past.lossy && past.from == node.name);
+                    if is_given_up { &mut node.given_up } else { &mut node.kept }.push(replaced);
                 }
                 node.data = Some(Data { log, standby_signal: true, unpromoted: true, rewinding: false, synchronous: false });
                 node.noted = Some(Noted { epoch: record.epoch, leading: false });
@@ -898,7 +912,8 @@ impl State {
             "I2: the record vouches for a standby that lacks an acknowledged commit:\n{}",
             story()
         );
-        let mut copies = self.nodes.iter().flat_map(|node| node.kept.iter().chain(&node.data).filter(|data| !data.rewinding));
+        let mut copies =
+            self.nodes.iter().flat_map(|node| node.kept.iter().chain(&node.given_up).chain(&node.data).filter(|data| !data.rewinding));
         assert!(
             self.acknowledged.is_empty() || copies.any(|data| contains(&data.log, &self.acknowledged)),
             "I5: no complete copy is left:\n{}",
@@ -985,6 +1000,14 @@ impl Runtime for World {
         })
     }
 
+    async fn discarded(&self, _container: &str, _primary: &Timelines) -> Result<Vec<Discarded>, RuntimeError> {
+        self.runtime(None, |_| Ok(Vec::new()))
+    }
+
+    async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
+        self.runtime(Some(format!("order a copy for {container}")), |_| Ok(()))
+    }
+
     async fn discard_old_data(&self, container: &str) -> Result<String, RuntimeError> {
         self.runtime(Some(format!("discard old data of {container}")), |state| {
             let index = state.of_container(container);
@@ -1062,7 +1085,12 @@ impl Servers for World {
         self.server(at, Some(if standby.is_some() { "set sync" } else { "set async" }), work).await
     }
 
+    async fn timelines(&self, at: IpAddr) -> Result<Timelines, ServerError> {
+        self.server(at, None, |_, _| Ok(Timelines { ended: Vec::new(), current: 1 })).await
+    }
+
     async fn checkpoint(&self, at: IpAddr, _limit: Duration) -> Result<(), ServerError> {
+        sleep(CHECKPOINT).await;
         self.server(at, None, |_, _| Ok(())).await
     }
 

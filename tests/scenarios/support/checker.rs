@@ -21,12 +21,24 @@ pub struct Checker {
 
 impl Checker {
     pub fn start(installation: &Installation, settings: &Path, scenario: &str) -> Self {
+        Self::start_by(&[], installation, settings, scenario)
+    }
+
+    /// In a time namespace of its own: only its clocks since boot are ahead, not the machine's.
+    pub fn start_ahead(installation: &Installation, settings: &Path, scenario: &str, seconds: u32) -> Self {
+        let seconds = seconds.to_string();
+        let unshare = ["unshare", "--fork", "--kill-child", "--time", "--boottime", &seconds, "--monotonic", &seconds, "--"];
+        Self::start_by(&unshare, installation, settings, scenario)
+    }
+
+    fn start_by(before: &[&str], installation: &Installation, settings: &Path, scenario: &str) -> Self {
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{scenario}.checker.log"));
         let out = File::options().create(true).append(true).open(&log).unwrap();
         // Ends with the test also when that is killed: a checker that is left over would mend what others break.
         let program = installation.program_with(settings);
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
+            .args(before)
             .arg(program.get_program())
             .args(program.get_args())
             .args(["run", "--for", FOR])

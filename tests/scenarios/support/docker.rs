@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -34,6 +35,13 @@ pub fn overview(prefix: &str) -> String {
     let filter = format!("name=^{prefix}-");
     let listed = try_docker(&["ps", "--all", "--filter", &filter]);
     String::from_utf8_lossy(&listed.stdout).into_owned()
+}
+
+/// The containers that run and do not belong to this installation.
+pub fn others_that_run(prefix: &str) -> Vec<String> {
+    let listed = docker(&["ps", "--format", "{{.Names}}"]);
+    let ours = format!("{prefix}-");
+    listed.lines().filter(|name| !name.starts_with(&ours)).map(str::to_owned).collect()
 }
 
 /// The addresses that these containers have now; those without one are left out.
@@ -82,24 +90,76 @@ impl Node {
     pub fn begin_bulk_write(&self) -> Child {
         let statements = "CREATE TABLE IF NOT EXISTS scenario_bulk (id bigint, filling text)";
         let bulk = "TRUNCATE scenario_bulk; INSERT INTO scenario_bulk SELECT id, repeat('x', 200) FROM generate_series(1, 3000000) AS id";
+        self.begin_sql(&[statements, bulk])
+    }
+
+    /// Runs SQL as the superuser inside the container, which is still going on when this returns; it ends with its server.
+    pub fn begin_sql(&self, statements: &[&str]) -> Child {
         let mut psql = Command::new("docker");
-        psql.args([
-            "exec",
-            &self.container,
-            "psql",
-            "-qX",
-            "-h",
-            "/run/postgresql",
-            "-U",
-            "postgres",
-            "-c",
-            statements,
-            "-c",
-            bulk,
-            "postgres",
-        ]);
+        psql.args(["exec", &self.container, "psql", "-qXAt", "-h", "/run/postgresql", "-U", "postgres", "-d", "postgres"]);
+        psql.args(statements.iter().flat_map(|statement| ["-c", statement]));
         psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         psql.spawn().unwrap_or_else(|error| panic!("cannot run docker: {error}"))
+    }
+
+    /// One of the server's own processes, by what it calls itself: `checkpointer`, `startup` …
+    pub fn server_process(&self, name: &str) -> Pid {
+        let postmaster = self.postmaster().to_string();
+        let title = format!("postgres: {name}");
+        let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|process| {
+            let number: i32 = process.file_name().to_str()?.parse().ok()?;
+            let parent = std::fs::read_to_string(process.path().join("stat")).ok()?;
+            // After the name in brackets: the state, and the parent.
+            let is_child = parent.rsplit(") ").next()?.split_whitespace().nth(1)? == postmaster;
+            let calls_itself = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+            (is_child && calls_itself.starts_with(&title)).then(|| Pid::from_raw(number))
+        });
+        found.unwrap_or_else(|| panic!("{} has no process '{title}'", self.container))
+    }
+
+    /// Stops one process.
+    pub fn freeze(&self, process: Pid) -> FrozenProcesses {
+        kill(process, Signal::SIGSTOP).unwrap();
+        FrozenProcesses(vec![process])
+    }
+
+    /// The folder of the node's volume on the host.
+    pub fn volume(&self) -> PathBuf {
+        let format = r#"{{range .Mounts}}{{if eq .Destination "/var/lib/postgresql/node"}}{{.Source}}{{end}}{{end}}"#;
+        let folder = inspect(&self.container, format).unwrap_or_else(|| panic!("{} does not exist", self.container));
+        assert!(!folder.is_empty(), "{} has no volume", self.container);
+        PathBuf::from(folder)
+    }
+
+    /// Its address on the pair's network.
+    pub fn address(&self) -> IpAddr {
+        let known = addresses(&[&self.container]);
+        *known.get(&self.container).unwrap_or_else(|| panic!("{} has no address", self.container))
+    }
+
+    /// Whether its server answers over its socket.
+    pub fn answers(&self) -> bool {
+        try_docker(&["exec", &self.container, "psql", "-qXAt", "-h", "/run/postgresql", "-U", "postgres", "-c", "SELECT 1", "postgres"])
+            .status
+            .success()
+    }
+
+    /// Whether its container runs.
+    pub fn runs(&self) -> bool {
+        inspect(&self.container, "{{.State.Running}}").is_some_and(|runs| runs == "true")
+    }
+
+    /// What its container has printed, of all its lives.
+    pub fn log(&self) -> String {
+        let output = try_docker(&["logs", &self.container]);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Runs SQL as the superuser inside the container, each statement by itself: what it answered, without headings.
+    pub fn sql(&self, statements: &[&str]) -> String {
+        let mut arguments = vec!["exec", &self.container, "psql", "-qXAt", "-h", "/run/postgresql", "-U", "postgres", "-d", "postgres"];
+        arguments.extend(statements.iter().flat_map(|statement| ["-c", statement]));
+        docker(&arguments)
     }
 
     /// `kill -9` from the host.
@@ -143,7 +203,7 @@ impl Node {
 
     /// `pg_promote()` by hand, as the superuser inside the container.
     pub fn promote_by_hand(&self) {
-        docker(&["exec", &self.container, "psql", "-h", "/run/postgresql", "-d", "postgres", "-c", "SELECT pg_promote()"]);
+        self.sql(&["SELECT pg_promote()"]);
     }
 
     /// Stops every process in the container, the postmaster first, so that it makes no new one meanwhile.
@@ -168,9 +228,15 @@ pub struct FrozenProcesses(Vec<Pid>);
 impl FrozenProcesses {
     /// Lets go on whatever still lives.
     pub fn thaw(self) {
-        for pid in self.0 {
+        drop(self);
+    }
+}
+
+impl Drop for FrozenProcesses {
+    fn drop(&mut self) {
+        for pid in &self.0 {
             // Ended meanwhile: killed by the fence, as it should be.
-            let _ = kill(pid, Signal::SIGCONT);
+            let _ = kill(*pid, Signal::SIGCONT);
         }
     }
 }
@@ -194,6 +260,11 @@ impl App {
     /// `docker kill`.
     pub fn kill(&self) {
         docker(&["kill", "--signal", "KILL", &self.container]);
+    }
+
+    /// `docker start`.
+    pub fn start(&self) {
+        docker(&["start", &self.container]);
     }
 
     /// Cuts it off from the nodes.

@@ -1,11 +1,38 @@
 //! What `failover-check history` tells.
 
 use std::fmt;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::installation::Installation;
+
+/// Follows the file of the history itself, which is quicker than to ask the program.
+pub struct Watch {
+    file: PathBuf,
+    read: u64,
+}
+
+impl Watch {
+    /// Sees what is written from now on.
+    pub fn begin(installation: &Installation) -> Self {
+        let file = installation.state().join("events.jsonl");
+        let read = fs::metadata(&file).map_or(0, |found| found.len());
+        Self { file, read }
+    }
+
+    /// Whether an event of this name was written since.
+    pub fn has_seen(&self, name: &str) -> bool {
+        let mut text = String::new();
+        let mut file = File::open(&self.file).unwrap();
+        file.seek(SeekFrom::Start(self.read)).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        text.contains(&format!("\"event\":\"{name}\""))
+    }
+}
 
 /// One thing that happened.
 #[derive(Debug, Clone)]

@@ -22,9 +22,6 @@ const PROGRAM: &str = "/usr/local/sbin/failover-check";
 /// How long a command of the program may take; `wait-healthy` is given less.
 const COMMAND_LIMIT_SECONDS: &str = "300";
 
-/// Held by the scenario that runs, across processes: `cargo test` knows nothing of nextest's groups.
-const ALONE: &str = "/run/lock/understudy-scenarios.lock";
-
 /// What the tests need of `failover-check.toml`.
 #[derive(Debug, Deserialize)]
 struct Settings {
@@ -33,6 +30,8 @@ struct Settings {
     app_url: String,
     #[serde(default = "default_port")]
     postgres_port: u16,
+    #[serde(default = "default_socket")]
+    docker_socket: PathBuf,
     nodes: BTreeMap<String, String>,
 }
 
@@ -40,9 +39,14 @@ fn default_port() -> u16 {
     5432
 }
 
+fn default_socket() -> PathBuf {
+    PathBuf::from("/var/run/docker.sock")
+}
+
 /// What the tests need of the cluster record. Read by the test's own eyes, not by the library's.
 #[derive(Debug, Clone)]
 pub struct Record {
+    pub epoch: u64,
     pub primary: String,
     pub standby_eligible: bool,
     pub in_transition: bool,
@@ -81,9 +85,10 @@ impl Installation {
         Self { settings_file, program, settings }
     }
 
-    /// Waits for the scenario that runs now, if any, to end.
+    /// Waits for the scenario that runs now on this installation, if any, to end. Across processes: `cargo test` knows nothing of nextest's groups.
     pub fn alone(&self) -> Flock<File> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(ALONE).unwrap();
+        let path = Path::new("/run/lock").join(format!("{}-scenarios.lock", self.prefix()));
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
     }
 
@@ -124,13 +129,24 @@ impl Installation {
         }
     }
 
+    /// The folder of the record, the history and the checker's memory.
+    pub fn state(&self) -> &Path {
+        &self.settings.state_directory
+    }
+
+    /// The Docker Engine's socket.
+    pub fn docker_socket(&self) -> &Path {
+        &self.settings.docker_socket
+    }
+
     /// The record as it is now.
     pub fn record(&self) -> Record {
-        let path = self.settings.state_directory.join("cluster.json");
+        let path = self.state().join("cluster.json");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read '{}': {error}", path.display()));
         let record: serde_json::Value =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("'{}': {error}:\n{text}", path.display()));
         Record {
+            epoch: record["epoch"].as_u64().unwrap(),
             primary: record["primary"].as_str().unwrap().to_owned(),
             standby_eligible: record["standby_eligible"].as_bool().unwrap(),
             in_transition: !record["transition"].is_null(),

@@ -143,9 +143,14 @@ impl Connection {
 
     /// Runs statements within [`LIMIT`]. Sent as one simple query, whose success is told after the commit.
     pub async fn run(&self, statements: &str) -> Result<(), String> {
-        match timeout(LIMIT, self.client.batch_execute(statements)).await {
+        self.run_within(statements, LIMIT).await
+    }
+
+    /// The same, with another limit.
+    pub async fn run_within(&self, statements: &str, limit: Duration) -> Result<(), String> {
+        match timeout(limit, self.client.batch_execute(statements)).await {
             Ok(done) => done.map_err(|error| in_full(&error)),
-            Err(_) => Err(format!("no answer within {LIMIT:?}")),
+            Err(_) => Err(format!("no answer within {limit:?}")),
         }
     }
 

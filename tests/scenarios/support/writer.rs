@@ -38,6 +38,8 @@ struct Acknowledged {
     at: Instant,
     /// The node that acknowledged it.
     node: String,
+    /// The writer was told to hold before it: what lies between is no outage.
+    held: bool,
 }
 
 /// What came of all the writing.
@@ -46,7 +48,7 @@ pub struct Report {
     pub acknowledged: usize,
     /// Acknowledged, and not there any more.
     pub lost: Vec<i64>,
-    /// The longest time without an acknowledged row.
+    /// The longest time without an acknowledged row although one was to be written.
     pub longest_gap: Duration,
 }
 
@@ -110,12 +112,26 @@ impl Writer {
         self.rows.lock().unwrap().iter().find(|row| row.node == node && row.at > since).map(|row| row.at)
     }
 
+    /// From the row before `node`'s first one after `since`, to that one.
+    pub fn outage_until(&self, node: &str, since: Instant) -> Option<Duration> {
+        let rows = self.rows.lock().unwrap();
+        let first = rows.iter().position(|row| row.node == node && row.at > since)?;
+        let before = first.checked_sub(1).and_then(|last| rows.get(last))?;
+        Some(rows[first].at - before.at)
+    }
+
+    /// When the last row before `moment` was acknowledged.
+    pub fn last_before(&self, moment: Instant) -> Option<Instant> {
+        self.rows.lock().unwrap().iter().rev().map(|row| row.at).find(|at| *at < moment)
+    }
+
     /// Ends the writing and counts on the primary what is there.
     pub fn stop(mut self) -> Report {
         self.end();
         let rows = std::mem::take(&mut *self.rows.lock().unwrap());
         let there = block_on(count(&self.login, &self.run));
-        let longest_gap = rows.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default();
+        let gaps = rows.windows(2).filter(|pair| !pair[1].held).map(|pair| pair[1].at - pair[0].at);
+        let longest_gap = gaps.max().unwrap_or_default();
         Report { acknowledged: rows.len(), lost: rows.iter().map(|row| row.id).filter(|id| !there.contains(id)).collect(), longest_gap }
     }
 
@@ -187,10 +203,12 @@ async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Ve
     let addresses = Addresses::of(login);
     let (mut held, mut stopped) = (orders.clone(), orders);
     let mut id = first;
+    let mut held_before = false;
     let writing = async {
         loop {
             let (node, connection) = writable_connection(login, &addresses, pace.retry).await;
             loop {
+                held_before |= *held.borrow() == Order::Hold;
                 // It fails only when the writer is gone, and then the stop below comes first.
                 let _ = held.wait_for(|order| *order != Order::Hold).await;
                 id += 1;
@@ -199,7 +217,8 @@ async fn write(login: &Login, run: &str, first: i64, pace: Pace, rows: &Mutex<Ve
                 if connection.run(&insert).await.is_err() {
                     break;
                 }
-                rows.lock().unwrap().push(Acknowledged { id, at: Instant::now(), node: node.name.clone() });
+                rows.lock().unwrap().push(Acknowledged { id, at: Instant::now(), node: node.name.clone(), held: held_before });
+                held_before = false;
                 tokio::time::sleep(pace.between_rows).await;
             }
             addresses.doubt();

@@ -42,7 +42,7 @@
 //! | `memory_from_before_a_reboot_or_corrupt` | 10 | usual | counts for nothing; the primary stays |
 //! | `boot_clock_jumped` | 10 | usual | ahead: nothing was silent for a day; back: R230 all the same |
 //! | `record_corrupt` | 10, 17 | usual | nothing is done, no node starts; repaired, R80 |
-//! | `record_missing` | 10 | usual | nothing is done, no node starts; put back, R80 |
+//! | `record_missing` | 10 | slow | nothing is done, no node starts; put back, R80 |
 //! | `record_from_before_the_last_failover` | 10, 21 | slow | no node starts by it; put right, the primary stays |
 //! | `checker_killed_in_mid_failover` | 11, 22 | usual | R80 three times, each brought to its end by the next checker |
 //! | `checker_killed_after_each_step` | 11, 22 | slow | R80 seven times, each brought to its end by the next checker |
@@ -55,7 +55,7 @@
 //! | `data_directory_destroyed` | 13, 26 | usual | R80; the old primary is copied afresh |
 //! | `data_directory_corrupt` | 13 | usual | R80; the old primary does not start on it (R325), and is copied afresh once a person has moved it away |
 //! | `data_directory_removed_under_the_running_server` | 13 | slow | R180 alerts while it answers; R80 when it ends |
-//! | `wal_disk_full` | 14, 26 | slow | R80; the old primary is copied afresh |
+//! | `wal_disk_full` | 14, 26 | usual | R80; the old primary is copied afresh |
 //! | `primary_frozen_and_resumed` | 15 | usual | R230 |
 //! | `primary_resumed_while_it_is_being_replaced` | 15 | usual | R230 |
 //! | `primary_processes_frozen` | 15 | usual | R230 |

@@ -65,7 +65,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 ##@ Check it
 .PHONY: test
 test: ## Every check but test-rehearsal (three quarters of an hour on two cores)
-	$(MAKE) lint check servers
+	$(MAKE) lint check servers seeing
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host
 	# By themselves: they measure time.
@@ -88,6 +88,11 @@ check: ## The tests that need neither containers nor servers
 servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
 	scripts/fetch-test-servers
 	$(call run_tests,--test servers,,)
+
+.PHONY: seeing
+seeing: ## The app's page in headless Chromium (pictures in target/seeing), metrics, alerts and the dashboard by promtool
+	scripts/fetch-test-tools
+	$(call run_tests,--test seeing,,)
 
 .PHONY: ec2
 ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account

@@ -307,6 +307,8 @@ impl<P: Parts> Checker<P> {
                     }
                 }
                 tokio::select! {
+                    // In this order, so that the same things happening make the same passes: the simulation replays them.
+                    biased;
                     () = sleep_until(wake.min(deadline)) => break,
                     ending = next_ending(&mut endings) => {
                         if ending.is_none() {

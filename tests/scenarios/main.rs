@@ -115,6 +115,11 @@ mod engine;
 // Promotions that are stuck.
 mod promotion;
 
+// What a person orders: a change of primary in good order, a failover for practice, a node that is to come back.
+mod drill;
+mod planned;
+mod rejoin;
+
 // Both nodes at once, several failovers in a row, a pause, and a planned one.
 mod whole_pair;
 

@@ -1,0 +1,274 @@
+//! The invariants of the design, each a function named after it. They judge the world's truth and the record, and know no rule of `decide`.
+//!
+//! | invariant | asserted | what would fire it |
+//! | --- | --- | --- |
+//! | I1 | at every tick and effect | two servers out of recovery that the tool let come up; a promotion while the other node's container runs, or that the record on the disk does not ask for |
+//! | I2 | at every tick and effect, and at each change of primary | the record vouches for a standby that lacks an acknowledged commit on its disk; a new primary lacks one; a loss that a person accepted is larger than said |
+//! | I3 | at each failover that nobody ordered | the primary answered a probe, or was silent to fewer or for a shorter time than the thresholds say |
+//! | I4 | at each change of the record, and at the end | the record moves where it may not; the pair does not heal, or only a remedy that no message names would help |
+//! | I5 | at every tick and effect, at each start and each removal | an acknowledged commit is in no data directory; a node starts without a record; old data go while the new do not stream; a new cluster in the place of a lost one |
+//! | I6 | at each failover that nobody ordered | nothing at all was wrong with the primary |
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use understudy::record::{NodeName, Record, Step, TransitionKind};
+
+use crate::world::clients::Ids;
+use crate::world::postgres::COMMIT_BYTES;
+use crate::world::{A, B, State};
+
+/// A pass may act on what it saw so long ago: the runtime and the probes have their deadlines.
+const STALE: Duration = Duration::from_secs(10);
+/// Two thresholds of the settings, a tick less.
+const SUSPICION: Duration = Duration::from_millis(2_400);
+const ISOLATION: Duration = Duration::from_millis(29_900);
+const STARTUP: Duration = Duration::from_millis(119_900);
+
+impl State {
+    /// What holds at every moment.
+    pub fn check(&mut self) {
+        self.note_what_is_fine();
+        self.i1_one_node_at_most_takes_writes();
+        self.i2_whoever_is_vouched_for_has_every_acknowledged_commit();
+        self.i5_every_acknowledged_commit_is_in_a_data_directory();
+    }
+
+    fn note_what_is_fine(&mut self) {
+        let network = &self.network;
+        let reachable = network.loss == 0 && network.delay < Duration::from_millis(100);
+        for index in [A, B] {
+            let cut = network.checker_cut[index] || network.detached[index];
+            let node = &mut self.nodes[index];
+            let fine = reachable && !cut && node.is_writable() && !node.refuses && !node.disk_full && node.dies_in.is_none();
+            let since = node.evidence.fine_since;
+            node.evidence.fine_since = fine.then(|| since.unwrap_or_else(Instant::now));
+        }
+    }
+
+    fn i1_one_node_at_most_takes_writes(&mut self) {
+        // A frozen one counts: it may thaw. One that a person has promoted is that person's doing, until the record names it.
+        let leads = self.nodes.iter().filter(|node| node.is(true) && node.server.as_ref().is_some_and(|server| !server.by_hand)).count();
+        if leads > 1 {
+            self.violate("I1: two nodes can acknowledge writes".to_owned());
+        }
+    }
+
+    /// A server hears that it is to leave recovery.
+    pub fn i1_is_promoted(&mut self, index: usize) {
+        let other = &self.nodes[1 - index];
+        if self.nodes[index].is(true) {
+            return;
+        }
+        if other.runs() {
+            let how = if other.is(true) { "takes writes or may" } else { "runs" };
+            self.violate(format!("I1: node {index} is promoted while the other node's container {how}"));
+        }
+        let durable = self.disk.durable();
+        let asked = durable.transition.as_ref().is_some_and(|transition| {
+            transition.step >= Step::PromoteRequested && self.index(&transition.to) == index && self.index(&transition.from) != index
+        });
+        if !asked {
+            self.violate(format!("I1: node {index} is promoted, and after a loss of power nothing would say so"));
+        }
+    }
+
+    fn i2_whoever_is_vouched_for_has_every_acknowledged_commit(&mut self) {
+        let record = &self.disk.record;
+        if !record.standby_eligible {
+            return;
+        }
+        let standby = 1 - self.index(&record.primary);
+        let ledger = &self.ledger;
+        // A volume that was destroyed is seen to be empty by whoever starts the node.
+        let Some(data) = &self.nodes[standby].data else { return };
+        let missing = ledger.acknowledged.missing_in(&[&data.flushed_ids, &ledger.given_up, &ledger.destroyed]);
+        if missing > 0 || data.rewinding {
+            self.violate(format!("I2: the record vouches for node {standby}, which lacks {missing} acknowledged commits"));
+        }
+    }
+
+    /// The record names a new primary.
+    fn i2_the_new_primary_has_every_acknowledged_commit(&mut self, after: &Record) {
+        let primary = self.index(&after.primary);
+        let nothing = Ids::default();
+        let held = self.nodes[primary].data.as_ref().map_or(&nothing, |data| &data.flushed_ids);
+        let ledger = &self.ledger;
+        let lost = ledger.acknowledged.without(&[held, &ledger.given_up, &ledger.destroyed]);
+        if let Some(server) = &mut self.nodes[primary].server {
+            server.by_hand = false;
+        }
+        if lost.len() == 0 {
+            return;
+        }
+        let Some(transition) = self.disk.record.transition.clone().filter(|transition| transition.lossy) else {
+            self.violate(format!(
+                "I2: {} acknowledged commits are lost with a change of primary that nobody accepted a loss for",
+                lost.len()
+            ));
+            return;
+        };
+        self.tally.add("commits given up by a person's order", lost.len());
+        if let Some((bytes, age)) = printed_bound(&transition.reason).filter(|_| !self.promoted_by_hand) {
+            self.tally.count("bound of a loss checked");
+            // What was acknowledged after the last look at the primary cannot be in the bound.
+            let known =
+                lost.len() - self.ledger.acknowledged_since(&lost, self.accepted_at.map_or(Duration::ZERO, |at| at.elapsed()) + age);
+            if u64::from(known) * COMMIT_BYTES > bytes {
+                self.violate(format!("I2: a loss of {bytes} bytes was accepted, and {known} commits of {COMMIT_BYTES} bytes are lost"));
+            }
+        }
+        self.ledger.given_up.add(&lost);
+    }
+
+    /// The record is about to be replaced.
+    pub fn record_changes(&mut self, before: &Record, after: &Record) {
+        self.i4_the_record_moves_as_it_may(before, after);
+        if let (None, Some(transition)) = (&before.transition, &after.transition) {
+            self.accepted_at = Some(Instant::now());
+            // A rule's number comes first where no person has ordered it.
+            let is_automatic = transition.kind == TransitionKind::Failover && transition.reason.starts_with('R');
+            if is_automatic {
+                self.tally.count("failover by a rule");
+                self.a_paused_pair_is_left_alone(before);
+                self.i3_unknown_is_never_safe(&transition.from);
+                self.i6_a_primary_that_is_fine_stays(&transition.from);
+            }
+        }
+        if before.epoch != after.epoch {
+            self.i2_the_new_primary_has_every_acknowledged_commit(after);
+        }
+    }
+
+    fn i3_unknown_is_never_safe(&mut self, from: &NodeName) {
+        let from = self.index(from);
+        let evidence = &self.nodes[from].evidence;
+        let within = |moment: Instant, time: Duration| moment.elapsed() <= time;
+        if !self.nodes[from].runs() || within(evidence.stopped, STALE) {
+            return;
+        }
+        let served = evidence.served.elapsed();
+        let silent_for = evidence.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let needed = if within(evidence.started, SUSPICION) {
+            STARTUP
+        } else if within(evidence.inside, SUSPICION) {
+            ISOLATION
+        } else {
+            SUSPICION
+        };
+        let silent = evidence.silent;
+        if served < needed || (needed == SUSPICION && (silent < 3 || silent_for < needed)) {
+            self.violate(format!(
+                "I3: node {from} runs and is failed over: it served {served:?} ago, was silent to {silent} probes over {silent_for:?}; {needed:?} are needed"
+            ));
+        }
+    }
+
+    fn i6_a_primary_that_is_fine_stays(&mut self, from: &NodeName) {
+        let from = self.index(from);
+        if let Some(since) = self.nodes[from].evidence.fine_since.filter(|since| since.elapsed() > STALE) {
+            let time = since.elapsed();
+            self.violate(format!("I6: node {from} is failed over, and nothing has been wrong with it for {time:?}"));
+        }
+    }
+
+    /// No invariant of the design, but a promise of `pause`.
+    fn a_paused_pair_is_left_alone(&mut self, before: &Record) {
+        if before.paused.is_some() {
+            self.violate("pause: a failover was begun by a rule while the pair was paused".to_owned());
+        }
+    }
+
+    fn i4_the_record_moves_as_it_may(&mut self, before: &Record, after: &Record) {
+        let step = |record: &Record| record.transition.as_ref().map(|transition| transition.step);
+        let same_way = match (&before.transition, &after.transition) {
+            (Some(before), Some(after)) => before.from == after.from && before.to == after.to,
+            _ => true,
+        };
+        let same_lead = before.epoch == after.epoch && before.primary == after.primary;
+        let may = match (step(before), step(after)) {
+            (None, None) => same_lead,
+            (None, Some(step)) => same_lead && step == Step::Intent,
+            (Some(then), Some(now)) => same_lead && same_way && now >= then,
+            // Back, before promotion was asked for; or done.
+            (Some(then), None) if same_lead => then < Step::PromoteRequested,
+            (Some(then), None) => {
+                then == Step::Writable
+                    && after.epoch == before.epoch + 1
+                    && before.transition.as_ref().is_some_and(|transition| transition.to == after.primary)
+                    && !after.standby_eligible
+            }
+        };
+        if !may {
+            self.violate(format!(
+                "I4: the record moves from {} epoch {} {:?} to {} epoch {} {:?}",
+                before.primary,
+                before.epoch,
+                step(before),
+                after.primary,
+                after.epoch,
+                step(after)
+            ));
+        }
+    }
+
+    /// Every commit in some data directory.
+    pub fn copies(&self) -> Ids {
+        let mut all = Ids::default();
+        self.nodes.iter().flat_map(|node| node.directories()).for_each(|data| all.add(&data.ids));
+        all
+    }
+
+    fn i5_every_acknowledged_commit_is_in_a_data_directory(&mut self) {
+        let ledger = &self.ledger;
+        let directories = || self.nodes.iter().flat_map(|node| node.directories());
+        // Most of the time one of them has it all.
+        let whole = directories().any(|data| ledger.acknowledged.missing_in(&[&data.ids]) == 0);
+        if whole && ledger.outside == Ids::default() {
+            return;
+        }
+        let copies = self.copies();
+        let missing =
+            ledger.acknowledged.missing_in(&[&copies, &ledger.destroyed]) + ledger.outside.missing_in(&[&copies, &ledger.destroyed]);
+        if missing > 0 {
+            self.violate(format!("I5: {missing} acknowledged commits are in no data directory any more"));
+        }
+    }
+
+    pub fn i5_is_discarded(&mut self, index: usize) {
+        let goes = self.nodes[index].kept.iter().any(|kept| !kept.forever);
+        let streams = self.nodes[index].server.as_ref().is_some_and(|server| server.streams());
+        if goes {
+            self.tally.count("old data discarded");
+        }
+        // It may have lost its primary a moment ago; then it has been vouched for.
+        if goes && !streams && !self.disk.record.standby_eligible {
+            self.violate(format!("I5: old data of node {index} are removed before the new ones stream"));
+        }
+    }
+
+    pub fn i5_is_initialised(&mut self, index: usize) {
+        if self.ledger.acknowledged != Ids::default() {
+            self.violate(format!("I5: node {index} makes a new cluster where there was one with data"));
+        }
+    }
+
+    pub fn i5_is_started(&mut self, index: usize) {
+        if self.disk.load().is_err() {
+            self.violate(format!("I5: node {index} becomes postgres without a readable record"));
+        }
+        if self.nodes[index].data.as_ref().is_some_and(|data| data.rewinding) {
+            self.violate(format!("I5: node {index} becomes postgres on a mixture that a rewind has left"));
+        }
+    }
+}
+
+/// The bound that `failover --accept-data-loss` has named: bytes, and the age of the position that it counts from.
+fn printed_bound(reason: &str) -> Option<(u64, Duration)> {
+    let (_, rest) = reason.split_once("data loss accepted: ")?;
+    let (bytes, rest) = rest.split_once(" bytes of the log are lost for certain")?;
+    let (_, rest) = rest.split_once("when it was last seen, ")?;
+    let (age, _) = rest.split_once(" s ago")?;
+    // Printed to a tenth of a second, and a commit's acknowledgement takes a tick or two.
+    Some((bytes.parse().ok()?, Duration::from_secs_f64(age.parse::<f64>().ok()? + 0.3)))
+}

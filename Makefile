@@ -77,7 +77,7 @@ lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
 	cargo clippy --locked --all-targets -- -D warnings
 	.venv/bin/yamllint --strict .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint --offline --profile production
-	for script in scripts/* tests/playbooks/run tests/scenarios/run roles/*/files/* .ci/run; do \
+	for script in scripts/* tests/playbooks/run tests/scenarios/run bench/prepare bench/look.sh roles/*/files/* .ci/run; do \
 	  case $$(head -n 1 "$$script") in *bash) bash -n "$$script" ;; *sh) sh -n "$$script" ;; esac; done
 
 .PHONY: check
@@ -137,6 +137,27 @@ test-host: setup engine build rehearsal-image ## The whole road to a host over S
 .PHONY: test-rehearsal
 test-rehearsal: setup engine build rehearsal-image ## Vagrant with a container: up, provision, reload, halt, a failover, destroy
 	.venv/bin/python tests/playbooks/run rehearsal
+
+##@ Measure it
+.PHONY: bench
+bench: setup engine build write-client ## The write outage by fault, the app, the modules, a look: docs/benchmarks.md (a quarter of an hour)
+	@scripts/preflight bench/installation.yml
+	bench/run outage app modules look
+
+.PHONY: bench-clients
+bench-clients: setup engine build write-client ## What a client that lists both nodes loses beyond the failover, and what helps it
+	@scripts/preflight bench/installation.yml
+	bench/run clients
+
+.PHONY: bench-peers
+bench-peers: setup engine build write-client ## The same faults made to repmgr, pg_auto_failover and Patroni, ours beside them (over an hour)
+	@scripts/preflight bench/installation.yml
+	bench/prepare peers
+	bench/run outage peers
+
+.PHONY: write-client
+write-client: # The client of the benchmarks. Apart from `build`: an example brings the tests' own features of its libraries with it
+	cargo build --release --locked --example write_client
 
 ##@ Leave it
 .PHONY: clean

@@ -32,13 +32,13 @@ STEPS = {
 
 FAULTS = {
     "dead": "dead container (kill -9 of its first process, which is the postmaster)",
+    "switchover": "planned switchover",
     "frozen": "frozen container (docker pause)",
     "postmaster_frozen": "postmaster alone stopped (SIGSTOP)",
-    "switchover": "planned switchover",
 }
 
 # How often each fault is made, unless TRIALS says otherwise.
-TRIALS = {"dead": 10, "frozen": 5, "postmaster_frozen": 5, "switchover": 5}
+TRIALS = {"dead": 10, "switchover": 5, "frozen": 5, "postmaster_frozen": 2}
 
 
 def playbook(name, *more):

@@ -65,7 +65,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 ##@ Check it
 .PHONY: test
 test: ## Every check but test-rehearsal (three quarters of an hour on two cores)
-	$(MAKE) lint check servers seeing
+	$(MAKE) lint check simulate servers seeing
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host
 	# By themselves: they measure time.
@@ -83,6 +83,14 @@ lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
 .PHONY: check
 check: ## The tests that need neither containers nor servers
 	$(call run_tests,--lib --bins --test integration,,)
+
+# More worlds, or others: make simulate SEEDS=1000000 FIRST=10001. One alone is told with everything that happened in it: make simulate SEEDS=1 FIRST=1234
+SEEDS ?= 10000
+FIRST ?= 1
+
+.PHONY: simulate
+simulate: ## The programs in SEEDS simulated worlds from FIRST on, under random faults; and each rule broken on purpose is caught
+	SEEDS=$(SEEDS) FIRST=$(FIRST) cargo test --locked --test simulation -- --nocapture --test-threads=1 $(if $(filter 1,$(SEEDS)),i1_to_i6)
 
 .PHONY: servers
 servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17

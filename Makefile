@@ -64,7 +64,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: ## Every check but test-rehearsal (three quarters of an hour on two cores)
+test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
 	$(MAKE) lint check simulate servers seeing
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host

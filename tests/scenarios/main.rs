@@ -75,7 +75,7 @@
 //! | `promotion_hangs` | 22 | usual | R80, finished when it goes on |
 //! | `replay_stands_still` | 22 | slow | rolled back; the primary is started in place |
 //! | `there_and_back_again` | 23 | usual | R80 three times |
-//! | `standby_promoted_by_hand` | 24 | usual | R30 fences it; the primary stays |
+//! | `standby_promoted_by_hand` | 24 | usual | two take writes, by a person's hand; R30 fences the one; the primary stays |
 //! | `switchover_under_load` | 25 | usual | as ordered, without a rule |
 //! | `rewind_impossible` | 26 | usual | R80; the old primary is copied afresh |
 //! | `slot_growth_capped` | 27 | usual | the primary's disk stays free; R335 has the standby copied afresh |

@@ -10,8 +10,8 @@ for node in pg-a pg-b; do
     state=$(docker inspect --format '{{.State.Status}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$prefix-$node") || continue
     address=${state#* }
     [ "${state%% *}" = running ] || continue
-    role=$(psql -XAtq -h "$address" -U understudy_failover -d understudy -c "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()")
-    streams=$(psql -XAtq -h "$address" -U understudy_failover -d understudy -c "SELECT application_name, state, sync_state, flush_lsn FROM pg_stat_replication")
+    role=$(psql -XAtq -h "$address" -U understudy_failover -d postgres -c "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()")
+    streams=$(psql -XAtq -h "$address" -U understudy_failover -d postgres -c "SELECT application_name, state, sync_state, flush_lsn FROM pg_stat_replication")
     echo "$node recorded=$primary state=${state%% *} role=$role streams=$streams"
 done
 echo "app $(curl --silent --max-time 2 --output /dev/null --write-out '%{http_code}' "http://127.0.0.1:$port/ready")"

@@ -264,15 +264,17 @@ def describe_steps(lines):
         found = [line for line in lines if line["fault"] == fault and line["what"] == "failover"]
         if not found:
             continue
+        steps = []
+        for step, step_words in [*STEPS.items(), ("write", "first write (client that follows the record)")]:
+            times = [line["seen"].get("record", {}).get("since_fault") if step == "write" else line["steps"].get(step) for line in found]
+            if None not in times:
+                steps.append((quantile(times, 0.5), step_words, times))
         rows = []
         before = [0.0] * len(found)
-        for step, step_words in [*STEPS.items(), ("write", "first write (client that follows the record)")]:
-            times = [line["seen"]["record"]["since_fault"] if step == "write" and "record" in line["seen"] else line["steps"].get(step)
-                     for line in found]
-            if None in times:
-                continue
+        # In the order in which they came: a fence ends the container of a frozen primary, while a dead one's end is the first that is heard of it.
+        for middle, step_words, times in sorted(steps):
             shares = [time - last for time, last in zip(times, before)]
-            rows.append([step_words, f"{quantile(times, 0.5):.3f}", f"{quantile(shares, 0.5):.3f}", f"{max(shares):.3f}"])
+            rows.append([step_words, f"{middle:.3f}", f"{quantile(shares, 0.5):.3f}", f"{max(shares):.3f}"])
             before = times
         parts.append(f"{words}: when each step was done\n\n"
                      + table(["step", "since the fault, median, s", "of which this step, median, s", "longest, s"], rows))

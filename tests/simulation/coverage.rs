@@ -12,7 +12,9 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("R240", "somebody would have to put standby.signal into the primary's data directory"),
     ("R250", "default_transaction_read_only is not modelled"),
     ("R260", "a stranger's data directory is not modelled"),
+    ("R300", "somebody would have to empty synchronous_standby_names by hand"),
     ("R328", "synchronous_commit is not modelled"),
+    ("R362", "it takes ten minutes without a stream"),
     ("R990", "it has to be impossible"),
 ];
 
@@ -29,7 +31,6 @@ const EFFECTS: &[&str] = &[
     "settle",
     "set async",
     "discard old data",
-    "restart",
     "restart app",
 ];
 

@@ -448,6 +448,9 @@ impl State {
     /// What has lasted long enough is over.
     pub fn end_faults(&mut self) {
         let now = Instant::now();
+        if self.endings.is_empty() {
+            return;
+        }
         let over: Vec<Fault> = self.endings.extract_if(.., |(at, _)| *at <= now).map(|(_, fault)| fault).collect();
         for fault in over {
             self.say(|| format!("over: {fault:?}"));

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from measure import CLIENT, ROOT, Failed, Results, Writer, now, quantile, run, say, table, trials, wait_until
+from measure import CLIENT, Failed, Results, Writer, now, quantile, run, say, table, trials
 
 PREFIX = "understudy-bench"
 INSTALLATION = "bench/installation.yml"

@@ -176,6 +176,14 @@ class Peer:
                     send(processes, signal.SIGKILL)
             except (OSError, ValueError, IndexError):
                 pass
+        # What an agent that ended by itself has left behind is nobody's child any more; its home still says whose it was.
+        home = f"HOME={self.folder}".encode()
+        for process in Path("/proc").iterdir():
+            try:
+                if process.name.isdigit() and home in (process / "environ").read_bytes().split(b"\0"):
+                    send([int(process.name)], signal.SIGKILL)
+            except OSError:
+                pass
         time.sleep(1)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -77,6 +77,11 @@
 //! | `there_and_back_again` | 23 | usual | R80 three times |
 //! | `standby_promoted_by_hand` | 24 | usual | two take writes, by a person's hand; R30 fences the one; the primary stays |
 //! | `switchover_under_load` | 25 | usual | as ordered, without a rule |
+//! | `switchover_that_would_take_too_long_is_refused` | 19, 25 | usual | refused before anything is stopped; the primary stays |
+//! | `drill_holds_its_limits_and_leaves_nothing_behind` | 12, 23, 25 | usual | R80, then a switchover back; nothing of the drill is left |
+//! | `drill_refuses_a_pair_that_could_not_stand_it` | 9 | slow | refused without a person's yes, while paused and while nobody watches |
+//! | `rejoin_from_a_copy_under_load` | 26 | usual | the standby is copied afresh, the primary's writers go on |
+//! | `rejoin_tells_what_only_the_old_primary_has` | 19, 26 | slow | what was given up is told before the old primary is copied afresh |
 //! | `rewind_impossible` | 26 | usual | R80; the old primary is copied afresh |
 //! | `slot_growth_capped` | 27 | usual | the primary's disk stays free; R335 has the standby copied afresh |
 // In a test a panic is the report, in its helpers too, and the numbers are what a person runs them for.

@@ -64,8 +64,8 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: ## Every check but test-rehearsal (three quarters of an hour on two cores)
-	$(MAKE) lint check simulate servers
+test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
+	$(MAKE) lint check simulate servers seeing
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host
 	# By themselves: they measure time.
@@ -77,7 +77,7 @@ lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
 	cargo clippy --locked --all-targets -- -D warnings
 	.venv/bin/yamllint --strict .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint --offline --profile production
-	for script in scripts/* tests/playbooks/run tests/scenarios/run roles/*/files/* .ci/run; do \
+	for script in scripts/* tests/playbooks/run tests/scenarios/run bench/prepare bench/look.sh roles/*/files/* .ci/run; do \
 	  case $$(head -n 1 "$$script") in *bash) bash -n "$$script" ;; *sh) sh -n "$$script" ;; esac; done
 
 .PHONY: check
@@ -96,6 +96,11 @@ simulate: ## The programs in SEEDS simulated worlds from FIRST on, under random 
 servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
 	scripts/fetch-test-servers
 	$(call run_tests,--test servers,,)
+
+.PHONY: seeing
+seeing: ## The app's page in headless Chromium (pictures in target/seeing), metrics, alerts and the dashboard by promtool
+	scripts/fetch-test-tools
+	$(call run_tests,--test seeing,,)
 
 .PHONY: ec2
 ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
@@ -140,6 +145,27 @@ test-host: setup engine build rehearsal-image ## The whole road to a host over S
 .PHONY: test-rehearsal
 test-rehearsal: setup engine build rehearsal-image ## Vagrant with a container: up, provision, reload, halt, a failover, destroy
 	.venv/bin/python tests/playbooks/run rehearsal
+
+##@ Measure it
+.PHONY: bench
+bench: setup engine build write-client ## The write outage by fault, the app, the modules, a look: docs/benchmarks.md (a quarter of an hour)
+	@scripts/preflight bench/installation.yml
+	bench/run outage app modules look
+
+.PHONY: bench-clients
+bench-clients: setup engine build write-client ## What a client that lists both nodes loses beyond the failover, and what helps it
+	@scripts/preflight bench/installation.yml
+	bench/run clients
+
+.PHONY: bench-peers
+bench-peers: setup engine build write-client ## The same faults made to repmgr, pg_auto_failover and Patroni, ours beside them (over an hour)
+	@scripts/preflight bench/installation.yml
+	bench/prepare peers
+	bench/run outage peers
+
+.PHONY: write-client
+write-client: # The client of the benchmarks. Apart from `build`: an example brings the tests' own features of its libraries with it
+	cargo build --release --locked --example write_client
 
 ##@ Leave it
 .PHONY: clean

@@ -344,7 +344,20 @@ fn wide(value: u64) -> f64 {
 fn as_prometheus_text(openmetrics: &str) -> String {
     let counters: BTreeSet<&str> = openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let mut text = String::with_capacity(openmetrics.len());
-    for line in openmetrics.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+    let mut samples: Vec<&str> = Vec::new();
+    for line in openmetrics.lines().filter(|line| !line.starts_with("# UNIT ")) {
+        if !line.starts_with('#') {
+            samples.push(line);
+            continue;
+        }
+        // The crate keeps them in no order.
+        samples.sort_unstable();
+        for sample in samples.drain(..) {
+            let _ = writeln!(text, "{}", sample.replacen("{} ", " ", 1));
+        }
+        if line == "# EOF" {
+            break;
+        }
         let declared = ["# HELP ", "# TYPE "].into_iter().find_map(|kind| {
             let (name, rest) = line.strip_prefix(kind)?.split_once(' ')?;
             counters.contains(name).then_some((kind, name, rest))
@@ -364,14 +377,15 @@ mod tests {
     #[test]
     fn openmetrics_become_the_text_that_the_collector_reads() {
         let mut collector = Collector { registry: Registry::with_prefix("understudy") };
-        collector.counters("runs", "Passes", [(one("outcome", "idle"), 3)]);
+        collector.counters("runs", "Passes", ["idle", "acted"].map(|outcome| (one("outcome", outcome), 3)));
         collector.gauge("paused", "Paused", 0.0);
         collector.gauge("unseen", "Not seen", None);
         let mut openmetrics = String::new();
         text::encode(&mut openmetrics, &collector.registry).unwrap();
         assert_eq!(
             as_prometheus_text(&openmetrics),
-            "# HELP understudy_runs_total Passes.\n# TYPE understudy_runs_total counter\nunderstudy_runs_total{outcome=\"idle\"} 3\n\
+            "# HELP understudy_runs_total Passes.\n# TYPE understudy_runs_total counter\nunderstudy_runs_total{outcome=\"acted\"} 3\n\
+             understudy_runs_total{outcome=\"idle\"} 3\n\
              # HELP understudy_paused Paused.\n# TYPE understudy_paused gauge\nunderstudy_paused 0.0\n"
         );
     }

@@ -70,6 +70,8 @@ fn a_wrong_command_line() {
         (2, "the following required arguments were not provided: --accept-data-loss; try: --help".to_owned())
     );
     assert!(place.refusal(&["switchover", "--to", "PG_C"]).1.contains("'PG_C' is no node name"));
+    assert!(place.refusal(&["pause", "--reason", "x", "--for", "later"]).1.starts_with("invalid value 'later' for '--for <TIME>'"));
+    assert_eq!(place.refusal(&["rejoin"]), (2, "the following required arguments were not provided: <NODE>; try: --help".to_owned()));
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn a_record_that_is_missing_corrupt_or_newer() {
 #[test]
 fn a_docker_engine_that_is_not_there() {
     let place = Place::new();
-    for command in [&["run"][..], &["switchover"], &["failover", "--accept-data-loss"]] {
+    for command in [&["run"][..], &["switchover"], &["failover", "--accept-data-loss"], &["rejoin", "pg-b"]] {
         let (code, words) = place.refusal(command);
         assert_eq!(code, 5, "{command:?}: {words}");
         assert!(words.starts_with("the container runtime does not answer"), "{command:?}: {words}");
@@ -166,9 +168,18 @@ fn pausing_and_resuming_are_noted() {
     assert!(record.contains("\"reason\": \"moving the disk\""), "{record}");
     run(&["resume"]);
     assert!(fs::read_to_string(place.path().join("cluster.json")).unwrap().contains("\"paused\": null"));
+    let said = run(&["pause", "--reason", "moving the disk", "--for", "2h"]);
+    assert!(said.contains("a lost primary stays lost until 2"), "{said}");
+    let status = place.command(&["status"]).output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        status.contains(", for another 7200 s: moving the disk") || status.contains(", for another 7199 s: moving the disk"),
+        "{status}"
+    );
+    run(&["resume"]);
     let events: serde_json::Value = serde_json::from_str(&run(&["history", "--json"])).unwrap();
     let names: Vec<&str> = events["events"].as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert_eq!(names, ["paused", "resumed"]);
+    assert_eq!(names, ["paused", "resumed", "paused", "resumed"]);
 }
 
 #[test]
@@ -206,4 +217,27 @@ fn each_pass_leaves_what_it_saw_for_the_apps_page_and_a_fault_of_that_stops_noth
     let (code, said) = run();
     assert_eq!(code, 5, "as without the fault: {said}");
     assert!(said.contains("so the app's page shows an old state"), "{said}");
+}
+
+#[test]
+fn observing_is_said_first_and_a_drill_is_refused() {
+    let place = Place::new();
+    let path = place.path().join("settings.toml");
+    fs::write(&path, format!("mode = \"observe\"\n{}", fs::read_to_string(&path).unwrap())).unwrap();
+    let status = String::from_utf8(place.command(&["status"]).output().unwrap().stdout).unwrap();
+    assert!(status.starts_with("OBSERVING ONLY, nothing is mended by itself (mode = observe): not healthy: "), "{status}");
+    let json: serde_json::Value = serde_json::from_slice(&place.command(&["status", "--json"]).output().unwrap().stdout).unwrap();
+    assert_eq!(json["acts"], false);
+    let explained = String::from_utf8(place.command(&["explain"]).output().unwrap().stdout).unwrap();
+    assert!(
+        explained.contains("what says no\n  gate          does the container runtime answer, so that a node can be fenced?"),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("  overruled by  nothing\n  because       what cannot be stopped for certain is never replaced"),
+        "{explained}"
+    );
+    let (code, words) = place.refusal(&["drill", "--yes"]);
+    assert_eq!(code, 6);
+    assert!(words.starts_with("refused: mode = observe: nobody would fail over; try: "), "{words}");
 }

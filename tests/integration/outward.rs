@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use understudy::failover::lock::{Lock, Purpose};
 use understudy::failover::outward::Outward;
 
 use crate::failover_flow::world::{A, World};
@@ -26,8 +25,7 @@ async fn told(world: &World, folder: &Path) -> (String, Value) {
     checker.settings.state_directory = folder.to_owned();
     checker.settings.metrics_file = Some(folder.join("understudy.prom"));
     checker.outward = Some(Outward::new(&checker.settings));
-    let turn = checker.lock.take(Purpose::Command, Duration::ZERO).await.unwrap();
-    checker.pass(&turn).await.unwrap();
+    checker.run_once(Duration::ZERO).await.unwrap();
     let metrics = fs::read_to_string(folder.join("understudy.prom")).unwrap();
     (metrics, serde_json::from_slice(&fs::read(folder.join("status.json")).unwrap()).unwrap())
 }
@@ -149,8 +147,8 @@ impl Place {
     /// The id in the journal of the latest event of a name.
     fn id_of(&self, name: &str) -> Value {
         let journal = fs::read_to_string(self.path("events.jsonl")).unwrap();
-        let events = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.filter(|event| event["event"] == name).last().unwrap()["id"].clone()
+        let mut events = journal.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.find(|event| event["event"] == name).unwrap()["id"].clone()
     }
 
     fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {

@@ -303,6 +303,17 @@ def a_persons_failover_moves_the_primary():
 
 
 @suite.check
+def a_switchover_moves_the_primary_where_it_is_told_and_nothing_is_guessed_or_killed_unasked():
+    before = primary()
+    play("switchover", "-e", f"understudy_switchover_to={before}").succeeded(changed=0)
+    play("switchover").succeeded(changed=1)
+    expect(primary() != before, "the primary should have moved")
+    play("rejoin").refused("no node given: understudy_rejoin_node; try: ")
+    play("rejoin", "-e", f"understudy_rejoin_node={before}").succeeded(changed=0)
+    play("drill").refused("not understood: understudy_drill=''; try: ")
+
+
+@suite.check
 def a_changed_definition_replaces_both_nodes_without_losing_a_row_and_a_changed_setting_is_reloaded():
     sql("create table if not exists kept (x int); insert into kept values (1)")
     identities = {name: inspect(name)["Id"] for name in ("pg-a", "pg-b")}

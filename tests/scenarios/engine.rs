@@ -78,6 +78,7 @@ fn engine_silent() {
     let scenario = Scenario::begin("engine_silent");
     let (lost, heir) = scenario.roles();
     let door = scenario.start_checker_behind_a_door();
+    scenario.wait_until("the checker to be at work", FAILOVER, || (door.passed_on() > 10).then_some(()));
     // Every request.
     door.treat(" HTTP/1.1", Treatment::Hold);
 

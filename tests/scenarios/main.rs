@@ -42,7 +42,7 @@
 //! | `memory_from_before_a_reboot_or_corrupt` | 10 | usual | counts for nothing; the primary stays |
 //! | `boot_clock_jumped` | 10 | usual | ahead: nothing was silent for a day; back: R230 all the same |
 //! | `record_corrupt` | 10, 17 | usual | nothing is done, no node starts; repaired, R80 |
-//! | `record_missing` | 10 | usual | nothing is done, no node starts; put back, R80 |
+//! | `record_missing` | 10 | slow | nothing is done, no node starts; put back, R80 |
 //! | `record_from_before_the_last_failover` | 10, 21 | slow | no node starts by it; put right, the primary stays |
 //! | `checker_killed_in_mid_failover` | 11, 22 | usual | R80 three times, each brought to its end by the next checker |
 //! | `checker_killed_after_each_step` | 11, 22 | slow | R80 seven times, each brought to its end by the next checker |
@@ -55,7 +55,7 @@
 //! | `data_directory_destroyed` | 13, 26 | usual | R80; the old primary is copied afresh |
 //! | `data_directory_corrupt` | 13 | usual | R80; the old primary does not start on it (R325), and is copied afresh once a person has moved it away |
 //! | `data_directory_removed_under_the_running_server` | 13 | slow | R180 alerts while it answers; R80 when it ends |
-//! | `wal_disk_full` | 14, 26 | slow | R80; the old primary is copied afresh |
+//! | `wal_disk_full` | 14, 26 | usual | R80; the old primary is copied afresh |
 //! | `primary_frozen_and_resumed` | 15 | usual | R230 |
 //! | `primary_resumed_while_it_is_being_replaced` | 15 | usual | R230 |
 //! | `primary_processes_frozen` | 15 | usual | R230 |
@@ -75,8 +75,13 @@
 //! | `promotion_hangs` | 22 | usual | R80, finished when it goes on |
 //! | `replay_stands_still` | 22 | slow | rolled back; the primary is started in place |
 //! | `there_and_back_again` | 23 | usual | R80 three times |
-//! | `standby_promoted_by_hand` | 24 | usual | R30 fences it; the primary stays |
+//! | `standby_promoted_by_hand` | 24 | usual | two take writes, by a person's hand; R30 fences the one; the primary stays |
 //! | `switchover_under_load` | 25 | usual | as ordered, without a rule |
+//! | `switchover_that_would_take_too_long_is_refused` | 19, 25 | usual | refused before anything is stopped; the primary stays |
+//! | `drill_holds_its_limits_and_leaves_nothing_behind` | 12, 23, 25 | usual | R80, then a switchover back; nothing of the drill is left |
+//! | `drill_refuses_a_pair_that_could_not_stand_it` | 9 | slow | refused without a person's yes, while paused and while nobody watches |
+//! | `rejoin_from_a_copy_under_load` | 26 | usual | the standby is copied afresh, the primary's writers go on |
+//! | `rejoin_tells_what_only_the_old_primary_has` | 19, 26 | slow | what was given up is told before the old primary is copied afresh |
 //! | `rewind_impossible` | 26 | usual | R80; the old primary is copied afresh |
 //! | `slot_growth_capped` | 27 | usual | the primary's disk stays free; R335 has the standby copied afresh |
 // In a test a panic is the report, in its helpers too, and the numbers are what a person runs them for.
@@ -114,6 +119,11 @@ mod engine;
 
 // Promotions that are stuck.
 mod promotion;
+
+// What a person orders: a change of primary in good order, a failover for practice, a node that is to come back.
+mod drill;
+mod planned;
+mod rejoin;
 
 // Both nodes at once, several failovers in a row, a pause, and a planned one.
 mod whole_pair;

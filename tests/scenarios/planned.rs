@@ -47,9 +47,9 @@ fn switchover_that_would_take_too_long_is_refused() {
     };
 
     refused(&["switchover", "--within", "0s"], "writes would have to stop for longer than 0ns");
-    standby.sql("SELECT pg_wal_replay_pause()");
+    standby.sql(&["SELECT pg_wal_replay_pause()"]);
     refused(&["switchover"], "replay is paused on the standby");
-    standby.sql("SELECT pg_wal_replay_resume()");
+    standby.sql(&["SELECT pg_wal_replay_resume()"]);
 
     scenario.expect_no("switchover_begun");
     scenario.expect_no_failover();

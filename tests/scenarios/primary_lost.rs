@@ -135,7 +135,6 @@ fn data_directory_removed_under_the_running_server() {
 
 /// The log of one node is on a disk of its own, with room for a few segments; that node is made primary, and written to.
 #[test]
-#[ignore = "it prepares a disk for half a minute: make scenarios-slow"]
 fn wal_disk_full() {
     let scenario = Scenario::begin("wal_disk_full");
     let (heir, lost) = scenario.roles();

@@ -67,6 +67,7 @@ fn record_corrupt() {
 }
 
 #[test]
+#[ignore = "what record_corrupt shows, once more: make scenarios-slow"]
 fn record_missing() {
     let scenario = Scenario::begin("record_missing");
     record_useless(scenario, |record| fs::remove_file(record).unwrap(), "is missing");

@@ -21,12 +21,12 @@ fn rejoin_from_a_copy_under_load() {
     assert_eq!(nothing["changed"], false, "it follows already");
     let refused = scenario.installation().failover_check(&["rejoin", &primary.name, "--yes"]);
     assert_eq!(refused.status.code(), Some(6), "the primary is never rejoined: {refused:?}");
-    let before = standby.sql("SELECT pg_postmaster_start_time()");
+    let before = standby.sql(&["SELECT pg_postmaster_start_time()"]);
 
     let copied = answer(&scenario, &["rejoin", &standby.name, "--from-copy", "--yes", "--json"]);
 
     assert_eq!((&copied["changed"], &copied["from_copy"]), (&true.into(), &true.into()));
-    assert_ne!(standby.sql("SELECT pg_postmaster_start_time()"), before);
+    assert_ne!(standby.sql(&["SELECT pg_postmaster_start_time()"]), before);
     let log = standby.log();
     assert!(log.contains("Clone"), "it was not copied: {log}");
     scenario.expect_no_failover();
@@ -35,6 +35,7 @@ fn rejoin_from_a_copy_under_load() {
 
 /// The old primary has commits that nobody else has, and stays away until a person brings it back. What only it has is told before.
 #[test]
+#[ignore = "the pair goes on alone for 25 s first: make scenarios-slow"]
 fn rejoin_tells_what_only_the_old_primary_has() {
     let scenario = Scenario::begin("rejoin_tells_what_only_the_old_primary_has");
     let (old, new) = scenario.roles();
@@ -44,11 +45,10 @@ fn rejoin_tells_what_only_the_old_primary_has() {
     let installation = scenario.installation();
     new.pause();
     assert!(installation.failover_check(&["run", "--for", "25s"]).status.success());
-    old.sql("CREATE TABLE only_here (id int)");
-    old.sql("INSERT INTO only_here SELECT generate_series(1, 1000)");
+    old.sql(&["CREATE TABLE only_here (id int)"]);
+    old.sql(&["INSERT INTO only_here SELECT generate_series(1, 1000)"]);
     old.kill_postmaster();
-    new.unpause();
-    // The pause keeps the failover from bringing the old one back at once.
+    new.try_unpause();
     let lost = installation.failover_check(&["failover", "--accept-data-loss", "--json"]);
     let report: Value = serde_json::from_slice(&lost.stdout).unwrap_or_default();
     if report["loss"]["known_missing_bytes"].as_u64().is_none() {

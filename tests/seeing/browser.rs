@@ -48,29 +48,29 @@ impl Browser {
             .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port: u16 = lines
-            .find_map(|line| line.split("on port ").nth(1)?.trim_end_matches('.').parse().ok())
+            .find_map(|line| line.split("successfully on port ").nth(1)?.trim_end_matches('.').parse().ok())
             .expect("a driver that says on which port it listens");
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        let mut preferences = json!({});
-        if !scripts {
-            preferences["profile.managed_default_content_settings.javascript"] = json!(2);
-        }
         let options = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": {
                 "binary": tool("chromium"),
                 // As root it has no sandbox; what it opens is ours.
-                "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server",
+                "args": ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server",
                          format!("--user-data-dir={}", folder.path().join("profile").display())],
-                "prefs": preferences,
             },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });
-        let base = format!("http://127.0.0.1:{port}/session");
-        let answer: Value = client.post(&base).json(&options).send().await.unwrap().json().await.unwrap();
+        // Made before it is asked for anything: what fails from here on is ended, too.
+        let mut browser = Self { session: format!("http://127.0.0.1:{port}/session"), driver, _folder: folder, client };
+        let answer: Value = browser.client.post(&browser.session).json(&options).send().await.unwrap().json().await.unwrap();
         let session = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}"));
-        Self { session: format!("{base}/{session}"), driver, _folder: folder, client }
+        browser.session = format!("{}/{session}", browser.session);
+        if !scripts {
+            browser.tell("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+        }
+        browser
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -90,20 +90,22 @@ impl Browser {
         self.post("execute/sync", json!({ "script": format!("return {expression}"), "args": [] })).await
     }
 
-    /// The page's text, as it is seen.
-    pub async fn text(&self) -> String {
-        // Not by a script of the page's: the tests also look at it where none run.
-        let body = self.post("element", json!({ "using": "css selector", "value": "body" })).await;
-        let id = body.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
-        let answer = self.client.get(format!("{}/element/{id}/text", self.session)).send().await.unwrap();
-        answer.json::<Value>().await.unwrap()["value"].as_str().unwrap_or_default().to_owned()
+    /// What a screen reader would say, role by role. Needs no script.
+    pub async fn spoken(&self) -> String {
+        let tree = self.tell("Accessibility.getFullAXTree", json!({})).await;
+        let nodes = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != json!(true));
+        let words = nodes.map(|node| {
+            let text = |key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
+            format!("{}: {}", text("role"), text("name"))
+        });
+        words.collect::<Vec<_>>().join("\n")
     }
 
     /// Looks until an expression in the page is true.
     pub async fn until(&self, what: &str, expression: &str) {
         let begun = Instant::now();
         while self.evaluate(expression).await != json!(true) {
-            assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}; the page says:\n{}", self.text().await);
+            assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}; the page says:\n{}", self.spoken().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -142,13 +144,16 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // The driver ends its browser when it is told to shut down; killed it would leave it behind.
         let base = self.session.rsplit_once("/session").map_or(self.session.as_str(), |(base, _)| base).to_owned();
-        let _ = std::thread::spawn(move || {
+        let session = self.session.clone();
+        let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
-            let _ = runtime.block_on(client.get(format!("{base}/shutdown")).send());
-        })
-        .join();
-        std::thread::sleep(Duration::from_millis(200));
+            runtime.block_on(async {
+                let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+                let _ = client.delete(session).send().await;
+                let _ = client.get(format!("{base}/shutdown")).send().await;
+            });
+        });
+        let _ = ended.join();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

@@ -79,7 +79,8 @@ pub async fn rejoin(
     let details = json!({ "epoch": look.record.epoch, "node": node, "by": person(), "from_copy": way.from_copy, "discarded": found });
     checker.journal.append("rejoin_begun", details);
     let container = checker.settings.container(node).unwrap_or_default();
-    if look.seen.link().is_some_and(|link| link.enforced) {
+    // Also where only the record still vouches for it: what is stopped here may come back with other data.
+    if look.record.standby_eligible || look.seen.link().is_some_and(|link| link.enforced) {
         checker.actor().drop_to_async(&look.record, json!({ "reason": format!("rejoin of {node} ordered by {}", person()) })).await?;
     }
     if look.seen.standby.container == ContainerView::Running {

@@ -108,7 +108,7 @@ impl Measured {
 /// The longest time without an acknowledged row between `from` and the end.
 #[must_use]
 pub fn longest_gap(rows: &[Row], from: tokio::time::Instant) -> Option<Duration> {
-    rows.windows(2).filter(|pair| pair.iter().all(|row| row.at >= from)).map(|pair| duration_between(pair)).max()
+    rows.windows(2).filter(|pair| pair.iter().all(|row| row.at >= from)).map(duration_between).max()
 }
 
 /// Between the last row of the old primary before the first one of the new one, and that one.
@@ -167,7 +167,8 @@ mod tests {
         good.judge();
         assert!(good.held, "{:?}", good.faults);
         assert!(good.text().contains("    0.006 s  fenced\n") && good.text().ends_with("the drill held its limits"), "{}", good.text());
-        let spoils: [(fn(&mut Measured), &str); 7] = [
+        type Spoil = fn(&mut Measured);
+        let spoils: [(Spoil, &str); 7] = [
             (|it| it.write_outage_seconds = Some(5.1), "no row was acknowledged for 5.100 s, over the limit of 5.000 s"),
             (|it| it.write_outage_seconds = None, "the new primary has acknowledged no row"),
             (|it| it.rows_lost = Some(1), "1 acknowledged rows are lost"),

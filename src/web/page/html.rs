@@ -155,7 +155,7 @@ fn link(link: &Link, towards: &str, left: Option<&Node>, right: Option<&Node>) -
         LinkState::Sync => ("good", "sync", "commits wait for the standby"),
         LinkState::Async => ("warn", "async", "commits do not wait for the standby"),
         LinkState::Broken => ("bad", "no stream", "the standby gets nothing"),
-        LinkState::Unknown => ("warn", "not known", "nobody can tell"),
+        LinkState::Unknown => ("plain", "not known", "nobody can tell"),
     };
     let names = [left, right].map(|node| node.map_or("the other node", |node| node.name.as_str()));
     let (from, to) = if towards == "right" { (names[0], names[1]) } else { (names[1], names[0]) };
@@ -199,8 +199,8 @@ fn steps(transition: &Transition) -> Markup {
 
 fn why(view: &View) -> Markup {
     html! {
-        section #why data-live class="panel" {
-            h2 { "Why" }
+        section #why data-live class={ "panel" @if !view.watch.state.is_fresh() { " old" } } {
+            h2 { "Why" @if !view.watch.state.is_fresh() { ", when it last looked" } }
             @match &view.decision {
                 Some(decision) => {
                     p.rule { span.chip { (decision.rule) } " " strong { (action_words(&decision.action)) } }
@@ -225,7 +225,7 @@ fn facts(view: &View) -> Markup {
     let app = view.app.as_ref().map_or_else(unknown, |app| if app.ready { "ready".to_owned() } else { "not ready".to_owned() });
     let failovers = view.failovers.map_or_else(unknown, |(recent, limit)| format!("{recent} of {limit} allowed"));
     html! {
-        section #facts data-live class="panel" {
+        section #facts data-live class={ "panel" @if !view.watch.state.is_fresh() { " old" } } {
             h2 { "The pair" }
             dl {
                 (fact("epoch", view.epoch.map(|epoch| epoch.to_string()).as_deref(), None))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use understudy::exit_code::ExitCode;
 use understudy::failover::command::failover::failover;
 use understudy::failover::command::pause::pause;
+use understudy::failover::command::rejoin::{Way, rejoin};
 use understudy::failover::command::switchover::switchover;
 use understudy::failover::decide;
 use understudy::failover::error::Error;
@@ -23,7 +24,8 @@ fn refusal<T>(answer: Result<T, Error>) -> String {
 /// Whatever happens: the record, the containers and the servers are left alone.
 #[tokio::test(start_paused = true)]
 async fn a_pass_that_only_observes_calls_nothing_that_changes_anything() {
-    let accidents: [(&str, fn(&World)); 6] = [
+    type Accident = fn(&World);
+    let accidents: [(&str, Accident); 6] = [
         ("the primary dies", |world| world.kill(A)),
         ("the primary freezes", |world| world.pause(A)),
         ("both die", |world| {
@@ -172,4 +174,50 @@ async fn a_failover_that_would_lose_more_than_was_accepted_is_refused() {
     let words = refusal(failover(&world.checker(), worse).await);
     assert!(words.starts_with("more would be lost than was accepted a moment ago: "), "{words}");
     assert!(world.record().transition.is_none() && !world.is_writable(B), "{}", world.story());
+}
+
+const BY_COPY: Way = Way { from_copy: true, limit: Duration::from_secs(120) };
+const AS_IT_IS: Way = Way { from_copy: false, limit: Duration::from_secs(120) };
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_brought_back_and_the_recorded_primary_never() {
+    let world = World::healthy();
+    let node = |name: &str| name.parse().unwrap();
+    let (before, record) = (world.effects(), world.record());
+    for (name, why) in [("pg-a", "the record names pg-a as the primary"), ("pg-c", "there is no node 'pg-c'")] {
+        let words = refusal(rejoin(&world.checker(), &node(name), BY_COPY, |_| Ok(())).await);
+        assert!(words.starts_with(why), "{words}");
+    }
+    let (report, _) = rejoin(&world.checker(), &node("pg-b"), AS_IT_IS, |_| panic!("nothing is to be asked")).await.unwrap();
+    assert_eq!(report.json["changed"], false);
+    assert_eq!((world.effects(), world.record()), (before, record), "{}", world.story());
+
+    let (report, code) = rejoin(&world.checker(), &node("pg-b"), BY_COPY, |_| Ok(())).await.unwrap();
+    assert_eq!((code, &report.json["changed"]), (ExitCode::Done, &true.into()), "{}", world.story());
+    assert!(world.record().standby_eligible && world.told("rejoined") == 1, "{}", world.story());
+
+    world.kill(A);
+    let words = refusal(rejoin(&world.checker(), &node("pg-b"), BY_COPY, |_| Ok(())).await);
+    assert!(words.starts_with("the primary pg-a takes no writes"), "{words}");
+}
+
+/// Whatever step it dies at, the passes bring the node back by themselves, and no commit is lost: not even the node's own death in the middle costs one.
+#[tokio::test(start_paused = true)]
+async fn i4_a_rejoin_that_is_interrupted_at_any_effect_ends_healthy() {
+    for what in
+        [Interruption::CrashBefore, Interruption::CrashAfter, Interruption::Kill(B), Interruption::Kill(A), Interruption::RebootAfter]
+    {
+        for effect in 1.. {
+            let world = World::healthy();
+            world.passes(3).await;
+            world.interrupt(effect, what);
+            drop(rejoin(&world.checker(), &"pg-b".parse().unwrap(), BY_COPY, |_| Ok(())).await);
+            world.revive();
+            if !world.was_interrupted() {
+                assert!(effect > 5, "a rejoin has effects");
+                break;
+            }
+            world.must_heal(HEALING).await;
+        }
+    }
 }

@@ -161,6 +161,8 @@ struct Node {
     dies_in: Option<u32>,
     data: Option<Data>,
     kept: Vec<Data>,
+    /// With commits whose loss a person has accepted: only a person removes them.
+    given_up: Vec<Data>,
     noted: Option<Noted>,
     server: Option<Server>,
 }
@@ -248,6 +250,7 @@ fn node(index: usize, data: Option<Data>) -> Node {
         dies_in: None,
         data,
         kept: Vec::new(),
+        given_up: Vec::new(),
         noted: None,
         server: None,
     }
@@ -392,6 +395,11 @@ impl World {
         self.state().record.standby_eligible = false;
     }
 
+    /// Cron starts `failover-check` again where it died.
+    pub fn revive(&self) {
+        self.state().dead = false;
+    }
+
     /// From now on a killed container goes on, or not any more.
     pub fn let_kill_work(&self, works: bool) {
         self.state().kill_works = works;
@@ -476,7 +484,6 @@ impl World {
             servers: part(),
             store: part(),
             journal: part(),
-            outward: None,
             app: part(),
             clock: part(),
             memories: part(),
@@ -820,7 +827,8 @@ impl State {
                 server.replayed = log.len();
                 // A rewind happens in place and its remains are worth nothing; a base backup leaves what it replaces.
                 if let Some(replaced) = node.data.take().filter(|data| !data.rewinding) {
-                    node.kept.push(replaced);
+                    let is_given_up = record.failovers.last().is_some_and(|past| past.lossy && past.from == node.name);
+                    if is_given_up { &mut node.given_up } else { &mut node.kept }.push(replaced);
                 }
                 node.data = Some(Data { log, standby_signal: true, unpromoted: true, rewinding: false, synchronous: false });
                 node.noted = Some(Noted { epoch: record.epoch, leading: false });
@@ -904,7 +912,8 @@ impl State {
             "I2: the record vouches for a standby that lacks an acknowledged commit:\n{}",
             story()
         );
-        let mut copies = self.nodes.iter().flat_map(|node| node.kept.iter().chain(&node.data).filter(|data| !data.rewinding));
+        let mut copies =
+            self.nodes.iter().flat_map(|node| node.kept.iter().chain(&node.given_up).chain(&node.data).filter(|data| !data.rewinding));
         assert!(
             self.acknowledged.is_empty() || copies.any(|data| contains(&data.log, &self.acknowledged)),
             "I5: no complete copy is left:\n{}",
@@ -1050,6 +1059,11 @@ impl Servers for World {
 
     async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
         let work = |state: &mut State, index: usize| {
+            // What a person has given up counts as never acknowledged.
+            if state.record.transition.as_ref().is_some_and(|transition| transition.lossy) {
+                let kept = state.nodes[index].log();
+                state.acknowledged = state.acknowledged.iter().copied().filter(|id| kept.contains(id)).collect();
+            }
             let server = state.nodes[index].server.as_mut().unwrap();
             if !server.primary && server.promoted_in.is_none() {
                 server.promoted_in = Some(3);

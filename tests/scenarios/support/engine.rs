@@ -25,6 +25,7 @@ struct State {
     /// A part of the request's first line, and what becomes of it.
     named: Option<(String, Treatment)>,
     met: usize,
+    passed_on: usize,
 }
 
 /// The socket before the Engine's.
@@ -58,12 +59,19 @@ impl EngineDoor {
 
     /// From now on requests whose first line holds `words` are treated so.
     pub fn treat(&self, words: &str, treatment: Treatment) {
-        *self.state.lock().unwrap() = State { named: Some((words.to_owned(), treatment)), met: 0 };
+        let mut state = self.state.lock().unwrap();
+        state.named = Some((words.to_owned(), treatment));
+        state.met = 0;
     }
 
     /// From now on everything is passed on, what was held back included.
     pub fn let_go(&self) {
         self.state.lock().unwrap().named = None;
+    }
+
+    /// How many requests were passed on so far.
+    pub fn passed_on(&self) -> usize {
+        self.state.lock().unwrap().passed_on
     }
 
     /// How many requests were treated since [`Self::treat`].
@@ -88,6 +96,7 @@ fn serve(mut caller: UnixStream, engine: &Path, state: &Mutex<State>) -> io::Res
         let mut state = state.lock().unwrap();
         let treatment = state.named.as_ref().filter(|(words, _)| first.contains(words.as_str())).map(|(_, treatment)| *treatment);
         state.met += usize::from(treatment.is_some());
+        state.passed_on += usize::from(treatment.is_none());
         treatment
     };
     match treatment {

@@ -120,6 +120,11 @@ impl Writer {
         Some(rows[first].at - before.at)
     }
 
+    /// When the last row before `moment` was acknowledged.
+    pub fn last_before(&self, moment: Instant) -> Option<Instant> {
+        self.rows.lock().unwrap().iter().rev().map(|row| row.at).find(|at| *at < moment)
+    }
+
     /// Ends the writing and counts on the primary what is there.
     pub fn stop(mut self) -> Report {
         self.end();

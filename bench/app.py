@@ -1,0 +1,123 @@
+"""The app's /health and /ready beside the same routes in Flask under gunicorn: the same load from loopback, the same PostgreSQL."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from measure import RELEASE, ROOT, Failed, Results, quantile, run, say, table, trials, wait_until
+from peers import tree
+from server import PASSWORD, server
+
+GUNICORN = "/var/cache/understudy-bench/bin/gunicorn"
+DATABASE_PORT, PORT = 6090, 6091
+
+# One thread that sends, so that the other core is the server's; as many connections as a load balancer with some probes may hold.
+CONNECTIONS, SECONDS = 16, 5
+
+# The usual ways to run Flask: gunicorn's own advice is two workers a core and one more; with threads and with gevent fewer do.
+WAYS = {
+    "app": None,
+    "Flask, gunicorn, 2 sync workers": ["--workers", "2"],
+    "Flask, gunicorn, 4 sync workers": ["--workers", "4"],
+    "Flask, gunicorn, 2 workers of 4 threads": ["--workers", "2", "--threads", "4"],
+    "Flask, gunicorn, 2 gevent workers": ["--workers", "2", "--worker-class", "gevent"],
+}
+
+
+def command(way, database, folder):
+    if WAYS[way] is None:
+        record = Path(folder) / "cluster.json"
+        record.write_text(json.dumps({"version": 1, "epoch": 1, "primary": "127.0.0.1"}))
+        return [RELEASE / "app", "--listen", f"127.0.0.1:{PORT}", "--record", record, "--password-file", database.password_file, "--database", "postgres",
+                "--database-user", "postgres", "--database-port", str(DATABASE_PORT)]
+    return [GUNICORN, "--bind", f"127.0.0.1:{PORT}", "--log-level", "error", "--chdir", ROOT / "bench", *WAYS[way], "flask_app:app"]
+
+
+@contextlib.contextmanager
+def serving(way, database):
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "RUST_LOG": "error",
+                       "BENCH_DATABASE": f"host=127.0.0.1 port={DATABASE_PORT} user=postgres password={PASSWORD} dbname=postgres"}
+        process = subprocess.Popen([str(word) for word in command(way, database, folder)], env=environment, stdout=subprocess.DEVNULL)
+        try:
+            wait_until(f"{way} to be ready", 30, lambda: answers("/ready"))
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def answers(path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def load(path):
+    """Requests per second and the 99th percentile in milliseconds; every answer has to be a 200."""
+    said = run("wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", f"http://127.0.0.1:{PORT}{path}")
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()
+    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", said)
+    return rate, float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit], wrong[0] if wrong else ""
+
+
+def memory(root):
+    """Resident memory of a process and all below it, in MiB: shared pages once (PSS) and once a process (RSS)."""
+    sums = {"Pss": 0, "Rss": 0}
+    for process in tree(root):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name in sums:
+                sums[name] += int(rest.split()[0])
+    return sums["Pss"] / 1024, sums["Rss"] / 1024
+
+
+def measure():
+    results = Results("app").begin()
+    run("bench/prepare", "app", limit=600)
+    with server(DATABASE_PORT) as database:
+        for number in range(1, trials(3) + 1):
+            for way in WAYS:
+                with serving(way, database) as process:
+                    found = {}
+                    for path in ("/health", "/ready"):
+                        load(path)
+                        rate, p99, wrong = load(path)
+                        found[path] = {"rate": rate, "p99": p99, "wrong": wrong}
+                    pss, rss = memory(process)
+                    if not answers("/health"):
+                        raise Failed(f"{way} does not answer after the load")
+                results.add(way=way, trial=number, pss=round(pss, 1), rss=round(rss, 1), **found)
+                say(f"{way} {number}: " + ", ".join(f"{path} {one['rate']:.0f}/s p99 {one['p99']:.2f} ms {one['wrong']}" for path, one in found.items())
+                    + f", {pss:.1f} MiB (PSS), {rss:.1f} MiB (RSS)")
+
+
+def describe(lines):
+    median = lambda values: quantile(list(values), 0.5)
+    rows = []
+    ours = {path: median(line[path]["rate"] for line in lines if line["way"] == "app") for path in ("/health", "/ready")}
+    for way in WAYS:
+        found = [line for line in lines if line["way"] == way]
+        if not found:
+            continue
+        cells = [way]
+        for path in ("/health", "/ready"):
+            rate = median(line[path]["rate"] for line in found)
+            cells += [f"{rate:,.0f}", f"{median(line[path]['p99'] for line in found):.2f}", "1" if way == "app" else f"1/{ours[path] / rate:.0f}"]
+        errors = sum(bool(line[path]["wrong"]) for line in found for path in ("/health", "/ready"))
+        rows.append([*cells, f"{median(line['rss'] for line in found):.1f}", f"{median(line['pss'] for line in found):.1f}", errors])
+    return table(["", "/health, requests/s", "p99, ms", "of the app's", "/ready, requests/s", "p99, ms", "of the app's", "RSS, MiB", "PSS, MiB",
+                  "runs with errors"], rows)

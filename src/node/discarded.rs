@@ -14,7 +14,7 @@ use crate::postgres::lsn::Lsn;
 use crate::postgres::timeline::Timelines;
 
 /// What one data directory has that the primary has not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discarded {
     /// The data directory's name on the volume.
     pub directory: String,
@@ -50,13 +50,7 @@ fn look(directory: &Path, theirs: &Timelines) -> io::Result<Discarded> {
     let mut found = Discarded {
         directory: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         timeline: ours.current,
-        from: None,
-        to: None,
-        bytes: 0,
-        records: 0,
-        commits: 0,
-        first_commit: None,
-        last_commit: None,
+        ..Discarded::default()
     };
     for (timeline, from, to) in ours.beyond(theirs) {
         found.from.get_or_insert(from);
@@ -130,17 +124,7 @@ mod tests {
 
     #[test]
     fn records_and_commits_are_counted_as_pg_waldump_shows_them() {
-        let mut found = Discarded {
-            directory: "data".to_owned(),
-            timeline: 1,
-            from: None,
-            to: None,
-            bytes: 0,
-            records: 0,
-            commits: 0,
-            first_commit: None,
-            last_commit: None,
-        };
+        let mut found = Discarded::default();
         for line in [
             "rmgr: Heap        len (rec/tot):     54/  1234, tx:        741, lsn: 0/01546000, prev 0/01545FC8, desc: INSERT off: 1",
             "rmgr: Transaction len (rec/tot):     34/    34, tx:        741, lsn: 0/015464D8, prev 0/01546000, desc: COMMIT 2026-11-21 08:00:01.5 UTC",

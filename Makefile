@@ -66,8 +66,8 @@ build: ## Build the release programs, and put the two modules where Ansible look
 .PHONY: test
 test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
 	$(MAKE) lint check simulate servers seeing
-	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
-	$(MAKE) --jobs=2 ec2 playbooks test-host
+	# Side by side: they mostly wait, for packages, for reboots, for answers.
+	$(MAKE) --jobs=3 ec2 playbooks test-host
 	# By themselves: they measure time.
 	$(MAKE) scenarios
 
@@ -102,9 +102,12 @@ seeing: ## The app's page in headless Chromium (pictures in target/seeing), metr
 	scripts/fetch-test-tools
 	$(call run_tests,--test seeing,,)
 
-.PHONY: ec2
-ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
+.PHONY: moto
+moto: setup # What answers like EC2's API in the tests
 	@scripts/make-test-environment moto
+
+.PHONY: ec2
+ec2: setup moto ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
 	.venv/bin/python tests/playbooks/run ec2
 
 .PHONY: playbooks
@@ -137,8 +140,7 @@ rehearsal-image: engine # The image of a host with systemd and sshd, for the reh
 	@scripts/make-rehearsal-image
 
 .PHONY: test-host
-test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
-	@scripts/make-test-environment moto
+test-host: setup engine build rehearsal-image moto ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
 	@scripts/make-test-environment oldest-ansible
 	.venv/bin/python tests/playbooks/run host
 

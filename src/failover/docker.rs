@@ -64,12 +64,13 @@ impl Engine {
         let agree = || async {
             let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION)
                 .map_err(|error| silent(error.to_string()))?;
-            match tokio::time::timeout(ANSWER, docker.negotiate_version()).await {
-                Ok(answer) => answer.map_err(|error| silent(with_causes(&error))),
-                Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
-            }
+            docker.negotiate_version().await.map_err(|error| silent(with_causes(&error)))
         };
-        self.agreed.get_or_try_init(agree).await
+        // Around the wait for another question's attempt too: of several that begin together each would else begin its own when the one before has given up.
+        match tokio::time::timeout(ANSWER, self.agreed.get_or_try_init(agree)).await {
+            Ok(agreed) => agreed,
+            Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
+        }
     }
 
     /// Puts a question to the Engine and waits at most `limit`.
@@ -360,6 +361,18 @@ mod tests {
         let policy = RestartPolicy { name: Some(policy), maximum_retry_count: None };
         let host_config = HostConfig { restart_policy: Some(policy), ..Default::default() };
         read_state(ContainerInspectResponse { state: Some(state), host_config: Some(host_config), ..Default::default() }).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_wait_together_give_a_silent_engine_up_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let _never_answers = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let engine = Engine::new(&socket);
+        let begun = tokio::time::Instant::now();
+        let answers = tokio::join!(engine.inspect("pg-a"), engine.inspect("pg-b"), engine.inspect("pg-c"));
+        assert!(matches!(answers, (Err(RuntimeError::Silent(_)), Err(RuntimeError::Silent(_)), Err(RuntimeError::Silent(_)))));
+        assert!(begun.elapsed() < ANSWER * 2, "{:?}", begun.elapsed());
     }
 
     #[test]

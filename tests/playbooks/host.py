@@ -47,7 +47,7 @@ class World:
             "understudy_ec2_name": NAME, "understudy_ec2_subnet_id": subnet, "understudy_ec2_private_address": ADDRESS,
             "understudy_ec2_public_address": False, "understudy_ec2_key_pair": "rehearsal", "understudy_ec2_private_key_file": str(KEY),
             "understudy_ec2_ssh_from": [SUBNET], "understudy_ec2_app_from": [SUBNET], "understudy_ec2_region": REGION,
-            "understudy_ec2_ssh_seconds": 60,
+            "understudy_ec2_ssh_seconds": 180,  # a limit only: a container boots slowly beside two other suites
         }
         self.variables = tempfile.NamedTemporaryFile("w", suffix=".yml")
         yaml.safe_dump(values, self.variables)

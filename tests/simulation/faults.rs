@@ -10,6 +10,9 @@ use crate::world::containers::Run;
 use crate::world::disk::Unreadable;
 use crate::world::{A, B, State};
 
+/// As the time of a fault: until it is mended.
+pub const FOREVER: u32 = u32::MAX;
+
 /// Something goes wrong. Where there is a time in milliseconds, it is over after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -349,7 +352,7 @@ impl State {
             return;
         }
         self.tally.count_fault(fault.kind());
-        if let Some(ms) = fault.lasts() {
+        if let Some(ms) = fault.lasts().filter(|ms| *ms < FOREVER) {
             self.endings.push((Instant::now() + Duration::from_millis(ms.into()), fault));
         }
         match fault {
@@ -482,6 +485,13 @@ impl State {
             self.say(|| format!("over: {fault:?}"));
             self.set(fault, false);
         }
+    }
+
+    /// It is over, before its time where it has one.
+    pub fn mend(&mut self, fault: Fault) {
+        self.say(|| format!("mended: {fault:?}"));
+        self.endings.retain(|(_, lasting)| *lasting != fault);
+        self.set(fault, false);
     }
 
     /// Does anything still go on?

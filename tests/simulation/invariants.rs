@@ -6,7 +6,7 @@
 //! | I2 | at every tick and effect, and at each change of primary | the record vouches for a standby that lacks an acknowledged commit on its disk; a new primary lacks one; a loss that a person accepted is larger than said |
 //! | I3 | at each failover that nobody ordered | the primary answered a probe, or was silent to fewer or for a shorter time than the thresholds say |
 //! | I4 | at each change of the record, and at the end | the record moves where it may not; the pair does not heal, or only a remedy that no message names would help |
-//! | I5 | at every tick and effect, at each start and each removal | an acknowledged commit is in no data directory; a node starts without a record; old data go while the new do not stream; a new cluster in the place of a lost one |
+//! | I5 | at every tick and effect, at each start and each removal | an acknowledged commit is in no data directory, or none has all of them although nobody gave one up; a node starts without a record; old data go while the new do not stream; a new cluster in the place of a lost one |
 //! | I6 | at each failover that nobody ordered | nothing at all was wrong with the primary |
 
 use std::time::Duration;
@@ -14,16 +14,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use understudy::record::{NodeName, Record, Step, TransitionKind};
 
+use crate::default_settings::default_settings;
 use crate::world::clients::Ids;
 use crate::world::postgres::COMMIT_BYTES;
-use crate::world::{A, B, State};
+use crate::world::{A, B, State, TICK};
 
 /// A pass may act on what it saw so long ago: the runtime and the probes have their deadlines.
 const STALE: Duration = Duration::from_secs(10);
-/// Two thresholds of the settings, a tick less.
-const SUSPICION: Duration = Duration::from_millis(2_400);
-const ISOLATION: Duration = Duration::from_millis(29_900);
-const STARTUP: Duration = Duration::from_millis(119_900);
 
 impl State {
     /// What holds at every moment.
@@ -148,17 +145,20 @@ impl State {
         }
         let served = evidence.served.elapsed();
         let silent_for = evidence.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let needed = if within(evidence.started, SUSPICION) {
-            STARTUP
-        } else if within(evidence.inside, SUSPICION) {
-            ISOLATION
+        // The defaults, whatever a broken rule has made of the settings. A tick less: the world's time goes by in ticks.
+        let limits = &default_settings().thresholds;
+        let suspicion = limits.suspicion - TICK;
+        let needed = if within(evidence.started, suspicion) {
+            limits.startup_grace - TICK
+        } else if within(evidence.inside, suspicion) {
+            limits.isolation_grace - TICK
         } else {
-            SUSPICION
+            suspicion
         };
         // The tool goes by the clock of the boot, which counts the time that the host sleeps.
         let needed = needed.saturating_sub(self.slept());
         let silent = evidence.silent;
-        if served < needed || (needed <= SUSPICION && (silent < 3 || silent_for < needed)) {
+        if served < needed || (needed <= suspicion && (silent < limits.suspicion_passes || silent_for < needed)) {
             self.violate(format!(
                 "I3: node {from} runs and is failed over: it served {served:?} ago, was silent to {silent} probes over {silent_for:?}; {needed:?} are needed"
             ));
@@ -224,8 +224,15 @@ impl State {
         let ledger = &self.ledger;
         let directories = || self.nodes.iter().flat_map(|node| node.directories());
         // Most of the time one of them has it all.
-        let whole = directories().any(|data| ledger.acknowledged.missing_in(&[&data.ids]) == 0);
-        if whole && ledger.outside == Ids::default() {
+        let whole = ledger.acknowledged.is_empty() || directories().any(|data| ledger.acknowledged.missing_in(&[&data.ids]) == 0);
+        if whole && ledger.outside.is_empty() {
+            return;
+        }
+        // Each part may be somewhere, and yet nobody could go on with all of it. What a person accepts to lose is given up when the lead has moved.
+        let nothing_is_given_up =
+            ledger.given_up.is_empty() && self.disk.record.transition.as_ref().is_none_or(|transition| !transition.lossy);
+        if !whole && nothing_is_given_up && ledger.outside.is_empty() && ledger.destroyed.is_empty() {
+            self.violate("I5: no data directory has every acknowledged commit any more".to_owned());
             return;
         }
         let copies = self.copies();

@@ -17,6 +17,7 @@
 //! | `invariants` | I1 to I6, one function each |
 //! | `broken_rules` | rules broken on purpose: the test of the test |
 //! | `coverage` | what has to have happened in a long run |
+//! | `stories` | what must not be left to luck: told on purpose, at each effect in turn, by `make check` |
 //!
 //! # A fault
 //! A variant of `Fault` with its name and whether it lasts; the compiler shows what is missing. Give it a number in `draw` and its name to `ALL_KINDS`: a long
@@ -33,10 +34,13 @@
 
 mod broken_rules;
 mod coverage;
+#[path = "../default_settings.rs"]
+mod default_settings;
 mod faults;
 mod invariants;
 mod people;
 mod run;
+mod stories;
 mod world;
 
 use std::sync::Mutex;

@@ -12,11 +12,13 @@ use crate::broken_rules::BrokenRule;
 use crate::coverage::Tally;
 use crate::faults::{Interruption, draw, draw_hard_luck, draw_interruption};
 use crate::people::{give_orders, remedy};
-use crate::world::{A, B, World};
+use crate::world::{A, B, TICK, World};
 
 /// How long a pair may take to be healthy once nothing is wrong any more. What needs longest are a node that waits a minute for its primary before it ends, a minute
 /// without a stream before a standby is restarted, and a person's patience, each perhaps twice.
 const HEALING: Duration = Duration::from_secs(600);
+/// How long a healthy pair may take to acknowledge a commit. In sync mode it waits for the standby, and that may be slow.
+const SERVING: Duration = Duration::from_secs(10);
 /// How long a person looks at a refusal before doing what it says.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,7 +54,12 @@ pub fn live_through(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Outc
         state.tally.add("commits destroyed with the only disk that had them", destroyed);
         let lost = acknowledged_and_nowhere(&state);
         state.tally.add("commits lost", lost);
-        Outcome { violation: state.violation.take(), tally: std::mem::take(&mut state.tally), lived: state.time(), trace: state.trace() }
+        Outcome {
+            violation: state.violation.take(),
+            tally: std::mem::take(&mut state.tally),
+            lived: state.time(),
+            trace: state.trace().to_vec(),
+        }
     })
 }
 
@@ -139,10 +146,17 @@ async fn heal(world: &World) {
         }
     }
     world.state().tally.count("healed");
-    // A healthy pair serves.
+    must_serve(world).await;
+}
+
+/// A healthy pair serves, and its primary has whatever was acknowledged.
+pub async fn must_serve(world: &World) {
     let before = world.state().ledger.acknowledged.len();
     world.state().ledger.busy = 90;
-    sleep(Duration::from_secs(2)).await;
+    let until = Instant::now() + SERVING;
+    while world.state().ledger.acknowledged.len() <= before && Instant::now() < until {
+        sleep(TICK).await;
+    }
     let mut state = world.state();
     if state.ledger.acknowledged.len() <= before {
         state.violate("I4: a healthy pair acknowledges nothing".to_owned());
@@ -157,7 +171,7 @@ async fn heal(world: &World) {
 }
 
 /// By the truth.
-fn is_healthy(world: &World) -> bool {
+pub fn is_healthy(world: &World) -> bool {
     let state = world.state();
     let record = &state.disk.record;
     let primary = state.index(&record.primary);

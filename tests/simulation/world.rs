@@ -11,7 +11,6 @@ pub mod node;
 pub mod postgres;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,14 +20,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use understudy::failover::clock::{Clock, Moment};
 use understudy::failover::lock::{Lock, LockError, Purpose};
-use understudy::failover::observation::Thresholds;
 use understudy::failover::parts::Parts;
 use understudy::failover::pass::Checker;
-use understudy::failover::settings::{Login, Mode, Settings};
+use understudy::failover::settings::Settings;
 use understudy::record::NodeName;
 
 use crate::broken_rules::BrokenRule;
 use crate::coverage::Tally;
+use crate::default_settings::default_settings;
 use crate::faults::{Fault, Interruption};
 use crate::people::Order;
 use clients::Ledger;
@@ -84,6 +83,8 @@ pub struct State {
     pub accepted_at: Option<Instant>,
     /// What the app last said; for a broken rule.
     pub app_was_ready: bool,
+    /// How long a checkpoint takes; drawn where a story does not say.
+    pub checkpoint_takes: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -143,37 +144,6 @@ pub fn name(index: usize) -> NodeName {
     ["pg-a", "pg-b"][index].parse().unwrap()
 }
 
-/// The defaults of an installation, but for the probe's deadline, which none of the rules rests on.
-fn settings() -> Settings {
-    Settings {
-        state_directory: PathBuf::from("/nowhere"),
-        docker_socket: PathBuf::from("/nowhere/docker.sock"),
-        app_container: "app".to_owned(),
-        app_url: "http://127.0.0.1:1".to_owned(),
-        nodes: [A, B].map(|index| (name(index), format!("understudy-{}", name(index)))).into(),
-        login: Login { port: 5432, user: "u".to_owned(), password: "p".to_owned(), database: "d".to_owned() },
-        probe_deadline: Duration::from_millis(700),
-        flapping_window: Duration::from_secs(1_800),
-        mode: Mode::Act,
-        drill: None,
-        metrics_file: None,
-        notify: None,
-        thresholds: Thresholds {
-            suspicion_passes: 3,
-            suspicion: Duration::from_millis(2_500),
-            isolation_grace: Duration::from_secs(30),
-            startup_grace: Duration::from_secs(120),
-            app_grace: Duration::from_secs(10),
-            app_restart_cooldown: Duration::from_secs(120),
-            standby_grace: Duration::from_secs(5),
-            standby_restart_grace: Duration::from_secs(60),
-            node_start_cooldown: Duration::from_secs(5),
-            start_attempts: 3,
-            flapping_limit: 3,
-        },
-    }
-}
-
 impl World {
     /// A new installation: nothing runs, both volumes are empty.
     pub fn fresh(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Self {
@@ -206,9 +176,11 @@ impl World {
             promoted_by_hand: false,
             accepted_at: None,
             app_was_ready: true,
+            checkpoint_takes: None,
         };
+        let settings = default_settings().clone();
         let world =
-            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings())), rebooted: Rc::new(Notify::new()) };
+            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings)), rebooted: Rc::new(Notify::new()) };
         if let Some(broken) = broken {
             broken.set_up(&mut world.settings.borrow_mut());
         }
@@ -323,8 +295,9 @@ impl State {
         }
     }
 
-    pub fn trace(&mut self) -> Vec<String> {
-        self.trace.take().unwrap_or_default()
+    /// What has happened so far, where a trace is kept.
+    pub fn trace(&self) -> &[String] {
+        self.trace.as_deref().unwrap_or_default()
     }
 
     /// What must never be, is. The first one counts.

@@ -164,6 +164,7 @@ impl Node {
             self.run = Run::Stopped(how);
         }
         (self.dies_in, self.stopping, self.server) = (None, None, None);
+        self.evidence.stopped = Instant::now();
         self.is_stopped_by_signal = false;
         self.replay_paused = false;
     }

@@ -27,6 +27,7 @@ use super::containers::Run;
 use super::disk::IDENTITY;
 use super::{Hand, State};
 use crate::broken_rules::BrokenRule;
+use crate::default_settings::default_settings;
 
 /// Log bytes of one commit.
 pub const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
@@ -331,7 +332,7 @@ impl Hand {
         let began = Instant::now();
         let IpAddr::V4(address) = at else { panic!("{at}") };
         let index = usize::from(address.octets()[3]) - 1;
-        let deadline = Duration::from_millis(700);
+        let deadline = default_settings().probe_deadline;
         let (unheard, answer_lost, delay) = self
             .call(None, |state| {
                 let (node, network) = (&state.nodes[index], &state.network);
@@ -447,7 +448,8 @@ impl Servers for Hand {
     }
 
     async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError> {
-        let time = self.call(None, |state| Duration::from_millis(state.rng.u64(10..1_500))).await;
+        let drawn = |state: &mut State| Duration::from_millis(state.rng.u64(10..1_500));
+        let time = self.call(None, |state| state.checkpoint_takes.unwrap_or_else(|| drawn(state))).await;
         sleep(time.min(limit)).await;
         if time > limit {
             return Err(ServerError::TimedOut(limit));

@@ -7,9 +7,10 @@ use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 use understudy::failover::decide::HEALTHY;
+use understudy::failover::settings::Mode;
 
 use crate::broken_rules::BrokenRule;
-use crate::coverage::Tally;
+use crate::coverage::{EFFECTS, Tally};
 use crate::faults::{Interruption, draw, draw_hard_luck, draw_interruption};
 use crate::people::{give_orders, remedy};
 use crate::world::{A, B, TICK, World};
@@ -31,16 +32,25 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// How long the world existed, by its own clock.
     pub lived: Duration,
+    /// When passes first did something, or would have, and by which rule.
+    pub first_deed: Option<(Duration, String)>,
 }
 
-/// Lives through a seed.
+/// Lives through a seed, in the mode that it draws.
 pub fn live_through(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Outcome {
+    live_through_in(None, seed, broken, traced)
+}
+
+/// Lives through a seed, in a mode that does not depend on it.
+pub fn live_through_in(mode: Option<Mode>, seed: u64, broken: Option<BrokenRule>, traced: bool) -> Outcome {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut rng = Rng::with_seed(seed);
         let world =
             if rng.u32(0..10) == 0 { World::fresh(rng.u64(..), broken, traced) } else { World::healthy(rng.u64(..), broken, traced) };
+        let drawn = if rng.u32(0..12) == 0 { Mode::Observe } else { Mode::Act };
+        world.settings.borrow_mut().mode = mode.unwrap_or(drawn);
         tokio::select! {
             biased;
             () = world.live() => {}
@@ -58,6 +68,7 @@ pub fn live_through(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Outc
             violation: state.violation.take(),
             tally: std::mem::take(&mut state.tally),
             lived: state.time(),
+            first_deed: state.first_deed.take(),
             trace: state.trace().to_vec(),
         }
     })
@@ -74,9 +85,12 @@ async fn direct(world: &World, rng: &mut Rng) {
     spawn_local(cron(world.clone(), period));
     spawn_local(give_orders(world.clone()));
     world.state().ledger.busy = [5, 30, 90][rng.usize(0..3)];
-    if rng.u32(0..10) == 0 {
+    if rng.u32(0..4) == 0 {
         sleep(Duration::from_secs(8)).await;
-        for (fault, then) in draw_hard_luck(rng) {
+        let luck = draw_hard_luck(rng);
+        let aim = luck.leads_to.filter(|_| rng.u32(0..4) > 0).map(|kind| (kind, draw_interruption(rng)));
+        world.state().aimed.extend(aim);
+        for (fault, then) in luck.faults {
             world.state().befall(fault);
             sleep(Duration::from_millis(then)).await;
         }
@@ -86,9 +100,13 @@ async fn direct(world: &World, rng: &mut Rng) {
         // Half of them while the tool is about to do something.
         if rng.bool() {
             let (within, what) = (rng.u32(1..10), draw_interruption(rng));
+            let aim = rng.bool().then(|| EFFECTS[rng.usize(0..EFFECTS.len())]);
             let mut state = world.state();
             let at = state.effects + within;
-            state.interruptions.push((at, what));
+            match aim {
+                Some(kind) => state.aimed.push((kind, what)),
+                None => state.interruptions.push((at, what)),
+            }
         }
         let fault = draw(rng);
         world.state().befall(fault);
@@ -100,8 +118,17 @@ async fn direct(world: &World, rng: &mut Rng) {
     while world.state().has_faults() {
         sleep(Duration::from_millis(500)).await;
     }
-    world.state().interruptions.clear();
-    world.state().say(|| "nothing is wrong any more".to_owned());
+    {
+        let mut state = world.state();
+        state.interruptions.clear();
+        state.aimed.clear();
+        state.say(|| "nothing is wrong any more".to_owned());
+    }
+    if std::mem::replace(&mut world.settings.borrow_mut().mode, Mode::Act) == Mode::Observe {
+        let mut state = world.state();
+        state.tally.count("observed only, then armed");
+        state.say(|| "a person lets the passes act".to_owned());
+    }
     heal(world).await;
 }
 
@@ -136,7 +163,11 @@ async fn heal(world: &World) {
             world.state().violate(format!("I4: not healthy {HEALING:?} after the last fault; the rule is {rule}"));
             return;
         }
-        let asks = matches!(rule.as_str(), "R40" | "R50" | "R70" | "R130" | "R350");
+        let asks = match rule.as_str() {
+            "R40" | "R70" | "R130" | "R350" => true,
+            "R50" => !world.state().pause_ends_within(HEALING / 2),
+            _ => false,
+        };
         if asks && since.elapsed() > PATIENCE && remedied.elapsed() > PATIENCE {
             remedied = Instant::now();
             if !remedy(world, &rule).await {

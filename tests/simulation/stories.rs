@@ -200,6 +200,20 @@ async fn i1_a_primary_with_a_restart_policy_is_fenced_for_good() {
     assert_eq!(world.lead(), lead("pg-b", 2));
 }
 
+/// However long this host has not reached it: while it serves others, nobody waits.
+#[tokio::test(start_paused = true)]
+async fn i3_a_primary_that_served_others_until_a_moment_ago_is_given_the_whole_grace() {
+    let world = World::of_a_pair();
+    world.befall(Fault::CheckerCut(A, FOREVER));
+    world.passes(35).await;
+    world.befall(Fault::Detached(A, FOREVER));
+    // The standby misses it after ten seconds, and the grace is thirty.
+    world.passes(20).await;
+    assert_eq!(world.lead(), lead("pg-a", 1), "{}", world.story());
+    world.until(decide::ISOLATED_TOO_LONG, 30).await;
+    assert_eq!(world.lead(), lead("pg-b", 2), "{}", world.story());
+}
+
 #[tokio::test(start_paused = true)]
 async fn i4_a_standby_that_falls_silent_before_promotion_gives_the_lead_back() {
     let world = World::of_a_pair();

@@ -174,6 +174,8 @@ pub struct Server {
     /// It has received something since it started: before, it does not know what it has.
     received: bool,
     streaming: bool,
+    /// When the primary last sent it something, as it does all the time.
+    heard: Option<Instant>,
     /// Leaves recovery in so many ticks.
     pub promoted_in: Option<u32>,
     /// Commits wait for the peer: as the server has read it, and as commits in fact do.
@@ -196,6 +198,7 @@ impl Server {
             replayed: 0,
             received: false,
             streaming: false,
+            heard: None,
             promoted_in: None,
             written: synchronous,
             in_force: synchronous,
@@ -303,8 +306,10 @@ impl State {
         let (true, true, Some(follower), Some(copy)) =
             (is_there && standby_moves, joined && answers, &mut standby.server, &mut standby.data)
         else {
-            // What it does not hear it misses after its timeout; here at once, which only the app's and the checker's patience notice.
-            if joined && let Some(follower) = &mut standby.server {
+            // Behind a cut it misses its primary after its timeout; else at once, which only the app's and the checker's patience notice.
+            if let Some(follower) = &mut standby.server
+                && (joined || follower.heard.is_none_or(|heard| heard.elapsed() > SENDER_TIMEOUT))
+            {
                 follower.streaming = false;
             }
             return;
@@ -315,7 +320,7 @@ impl State {
             return;
         }
         copy.receive(data, most);
-        (follower.streaming, follower.received) = (true, true);
+        (follower.streaming, follower.received, follower.heard) = (true, true, Some(Instant::now()));
         // It says what it had flushed before this delivery: the disk of the standby is one tick behind.
         server.row = Some((copy.flushed, Instant::now()));
     }

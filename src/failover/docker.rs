@@ -96,6 +96,11 @@ impl Engine {
         }
     }
 
+    /// What the Engine says of a container, in its own terms.
+    async fn look_at(&self, container: &str) -> Result<ContainerInspectResponse, Failure> {
+        self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await
+    }
+
     /// Tells the Engine to do something. `fine`: the statuses that mean that it was so already.
     async fn order(
         &self,
@@ -146,7 +151,7 @@ impl Engine {
         while let Some(pid) = self.processes.ended_process(container)
             && Instant::now() < until
         {
-            let found = self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await;
+            let found = self.look_at(container).await;
             match found {
                 Ok(found) if found.state.as_ref().is_some_and(|state| state.running == Some(true) && state.pid == Some(pid)) => {
                     sleep(GLANCE).await
@@ -270,7 +275,7 @@ impl Runtime for Engine {
         if let Some(state) = self.ended_a_moment_ago(container).await? {
             return Ok(state);
         }
-        match self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await {
+        match self.look_at(container).await {
             Ok(found) => {
                 let (id, pid) = (found.id.clone().unwrap_or_default(), found.state.as_ref().and_then(|state| state.pid).unwrap_or(0));
                 let state =

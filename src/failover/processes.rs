@@ -83,6 +83,10 @@ impl Init {
         });
         Some(Self { id: id.to_owned(), pid, descriptor, ended, watch })
     }
+
+    fn has_ended(&self) -> bool {
+        has_ended(self.descriptor.get_ref())
+    }
 }
 
 impl Processes {
@@ -95,7 +99,7 @@ impl Processes {
     pub fn note(&self, container: &str, id: &str, pid: i64) {
         let mut known = self.known.borrow_mut();
         let pid = i32::try_from(pid).unwrap_or(0);
-        let is_known = |init: &Init| init.id == id && init.pid == pid && !has_ended(init.descriptor.get_ref());
+        let is_known = |init: &Init| init.id == id && init.pid == pid && !init.has_ended();
         if known.get(container).is_some_and(is_known) {
             return;
         }
@@ -114,12 +118,10 @@ impl Processes {
     /// The container's identity, if it ended a moment ago and has no process now.
     pub fn ended_a_moment_ago(&self, container: &str) -> Option<String> {
         let mut known = self.known.borrow_mut();
-        let init = known.get(container).filter(|init| has_ended(init.descriptor.get_ref()))?;
+        let init = known.get(container).filter(|init| init.has_ended())?;
         let found_ended = *init.ended.get_or_init(Instant::now);
-        let id = init.id.clone();
-        let nobody_lives = matches!(somebody_lives(&self.proc, &id), Ok(false));
-        if found_ended.elapsed() < STANDS_IN && nobody_lives {
-            return Some(id);
+        if found_ended.elapsed() < STANDS_IN && matches!(somebody_lives(&self.proc, &init.id), Ok(false)) {
+            return Some(init.id.clone());
         }
         known.remove(container);
         None
@@ -128,7 +130,7 @@ impl Processes {
     /// The number of the container's first process, if that has ended.
     pub fn ended_process(&self, container: &str) -> Option<i64> {
         let known = self.known.borrow();
-        known.get(container).filter(|init| has_ended(init.descriptor.get_ref())).map(|init| i64::from(init.pid))
+        known.get(container).filter(|init| init.has_ended()).map(|init| i64::from(init.pid))
     }
 
     /// Waits until the container's first process ends; for ever, where that is not known.

@@ -65,13 +65,22 @@ def answers(path):
         return False
 
 
-def load(path):
-    """Requests per second and the 99th percentile in milliseconds; every answer has to be a 200."""
+def cpu(root):
+    """What a process and all below it have used so far, in seconds."""
+    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split() for process in tree(root)]
+    return sum(int(user) + int(system) for *_, user, system in (one[:13] for one in fields)) / os.sysconf("SC_CLK_TCK")
+
+
+def load(path, process):
+    """Requests per second, the same for each second of the server's CPU, and the 99th percentile in milliseconds; every answer has to be a 200."""
+    used = cpu(process)
     said = run("wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", f"http://127.0.0.1:{PORT}{path}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
+    requests = int(re.search(r"(\d+) requests in", said)[1])
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", said)
-    return rate, float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit], wrong[0] if wrong else ""
+    return {"rate": rate, "by_cpu": round(requests / (cpu(process) - used)), "p99": float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit],
+            "wrong": wrong[0] if wrong else ""}
 
 
 def memory(root):
@@ -94,30 +103,32 @@ def measure():
                 with serving(way, database) as process:
                     found = {}
                     for path in ("/health", "/ready"):
-                        load(path)
-                        rate, p99, wrong = load(path)
-                        found[path] = {"rate": rate, "p99": p99, "wrong": wrong}
+                        load(path, process)
+                        found[path] = load(path, process)
                     pss, rss = memory(process)
                     if not answers("/health"):
                         raise Failed(f"{way} does not answer after the load")
                 results.add(way=way, trial=number, pss=round(pss, 1), rss=round(rss, 1), **found)
-                say(f"{way} {number}: " + ", ".join(f"{path} {one['rate']:.0f}/s p99 {one['p99']:.2f} ms {one['wrong']}" for path, one in found.items())
+                say(f"{way} {number}: " + ", ".join(f"{path} {one['rate']:.0f}/s, {one['by_cpu']} a second of CPU, p99 {one['p99']:.2f} ms {one['wrong']}" for path, one in found.items())
                     + f", {pss:.1f} MiB (PSS), {rss:.1f} MiB (RSS)")
 
 
 def describe(lines):
     median = lambda values: quantile(list(values), 0.5)
     rows = []
-    ours = {path: median(line[path]["rate"] for line in lines if line["way"] == "app") for path in ("/health", "/ready")}
+    ours = {(path, what): median(line[path][what] for line in lines if line["way"] == "app") for path in ("/health", "/ready") for what in ("rate", "by_cpu")}
     for way in WAYS:
         found = [line for line in lines if line["way"] == way]
         if not found:
             continue
         cells = [way]
         for path in ("/health", "/ready"):
-            rate = median(line[path]["rate"] for line in found)
-            cells += [f"{rate:,.0f}", f"{median(line[path]['p99'] for line in found):.2f}", "1" if way == "app" else f"1/{ours[path] / rate:.0f}"]
+            for what in ("rate", "by_cpu"):
+                rate = median(line[path][what] for line in found)
+                cells += [f"{rate:,.0f}", "1" if way == "app" else f"1/{ours[path, what] / rate:.0f}"]
+            cells.append(f"{median(line[path]['p99'] for line in found):.2f}")
         errors = sum(bool(line[path]["wrong"]) for line in found for path in ("/health", "/ready"))
         rows.append([*cells, f"{median(line['rss'] for line in found):.1f}", f"{median(line['pss'] for line in found):.1f}", errors])
-    return table(["", "/health, requests/s", "p99, ms", "of the app's", "/ready, requests/s", "p99, ms", "of the app's", "RSS, MiB", "PSS, MiB",
-                  "runs with errors"], rows)
+    heads = [f"{path}, {what}" for path in ("/health", "/ready")
+             for what in ("requests/s", "of the app's", "requests/s of the server's CPU", "of the app's", "p99, ms")]
+    return table(["", *heads, "RSS, MiB", "PSS, MiB", "runs with errors"], rows)

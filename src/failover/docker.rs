@@ -44,6 +44,9 @@ const BESIDE: Duration = Duration::from_secs(120);
 /// Between two looks whether the Engine has noticed an end.
 const GLANCE: Duration = Duration::from_millis(10);
 
+/// How long the Engine may take to say how a container ended (its exit code, want of memory) where the kernel's word that it did is enough to go on.
+const ASIDE: Duration = Duration::from_millis(5);
+
 /// The node's own program in its image.
 const NODE_PROGRAM: &str = "/usr/local/bin/postgres-node";
 
@@ -141,8 +144,15 @@ impl Engine {
     /// its volume, whatever its state, may be its successor and have processes; then only the Engine can tell.
     async fn ended_a_moment_ago(&self, container: &str) -> Result<Option<ContainerState>, RuntimeError> {
         let Some(id) = self.processes.ended_a_moment_ago(container) else { return Ok(None) };
-        let is_alone = self.containers_on_its_volume(container, true).await?.iter().all(|listed| *listed == id);
-        Ok(is_alone.then(|| ContainerState::Stopped { how: "all its processes ended a moment ago".to_owned(), restarts: false }))
+        let told = tokio::time::timeout(ASIDE, self.look_at(container));
+        let (listed, told) = tokio::join!(self.containers_on_its_volume(container, true), told);
+        let is_alone = listed?.iter().all(|listed| *listed == id);
+        let state = match told {
+            Ok(Ok(found)) => read_state(found).ok().filter(|state| matches!(state, ContainerState::Stopped { .. })),
+            _ => None,
+        };
+        let by_the_kernel = || ContainerState::Stopped { how: "all its processes ended a moment ago".to_owned(), restarts: false };
+        Ok(is_alone.then(|| state.unwrap_or_else(by_the_kernel)))
     }
 
     /// An order to start a container whose end the Engine has not noticed yet is taken for one that is done already.

@@ -1,13 +1,16 @@
 //! What the rest of `failover-check` may ask of and do to a node's PostgreSQL server. The flow tests put a fake in its place.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::settings::Login;
 use crate::postgres::connection::{ServerError, Session, connect, within};
 use crate::postgres::promote;
-use crate::postgres::status::{self, RoleStatus, ServerStatus};
+use crate::postgres::status::{self, ServerStatus};
 use crate::postgres::timeline::Timelines;
 use crate::record::NodeName;
 
@@ -17,11 +20,15 @@ const CHECKPOINT: Duration = Duration::from_secs(120);
 /// Longest wait for a setting to be written and reloaded.
 const SETTING: Duration = Duration::from_secs(3);
 
+/// How often a loop of passes logs in anew. A log-in by SCRAM is 16,384 rounds of SHA-256, four fifths of what a quiet pass costs; but only a log-in shows that
+/// others can still come in (connection slots, `pg_hba.conf`, a postmaster that is stopped alone), and what `ALTER ROLE` and `ALTER DATABASE` have set since.
+pub const LOG_IN_EVERY: Duration = Duration::from_secs(5);
+
 /// What can be asked of and done to a server, by its address. Every call comes back within a bounded time.
 // The program runs on one thread and spawns none of these futures, so they need not be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait Servers {
-    /// What it says of itself, over a fresh connection, within the probe deadline.
+    /// What it says of itself, within the probe deadline. By a log-in, unless one succeeded within [`LOG_IN_EVERY`] and its session still answers.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -83,55 +90,63 @@ pub trait Servers {
 pub struct PairServers {
     login: Login,
     deadline: Duration,
-    /// The session of the last question that a standby answered. A failover goes on with it: each log-in costs some ten milliseconds in which nobody can write.
-    kept: RefCell<Option<(IpAddr, Session)>>,
+    /// For each server the session of the last question that it answered. A failover goes on with the standby's: each log-in costs some ten milliseconds in which
+    /// nobody can write.
+    kept: RefCell<HashMap<IpAddr, Kept>>,
+}
+
+struct Kept {
+    session: Session,
+    logged_in: Instant,
 }
 
 impl PairServers {
     /// How to log in, and the one hard deadline around each whole probe. Connects to nothing yet.
     #[must_use]
     pub fn new(login: Login, deadline: Duration) -> Self {
-        Self { login, deadline, kept: RefCell::new(None) }
+        Self { login, deadline, kept: RefCell::default() }
     }
 
-    fn take_kept(&self, at: IpAddr) -> Option<Session> {
-        self.kept.take().filter(|(address, _)| *address == at).map(|(_, session)| session)
+    /// Taken out: only an answer brings it back, so that whatever goes wrong leads to a log-in.
+    fn take_kept(&self, at: IpAddr) -> Option<Kept> {
+        // One that has ended since is no answer of the server.
+        self.kept.borrow_mut().remove(&at).filter(|kept| !kept.session.is_closed())
     }
 
-    fn keep(&self, at: IpAddr, session: Session, status: &ServerStatus) {
-        if matches!(status.role, RoleStatus::Standby(_)) {
-            self.kept.replace(Some((at, session)));
-        }
+    /// One deadline around all of it: a server that is silent to the kept session is not asked twice.
+    async fn status(&self, at: IpAddr, kept: Option<Kept>) -> Result<ServerStatus, ServerError> {
+        within(self.deadline, async {
+            let again = match kept {
+                Some(kept) => status::status(&kept.session).await.ok().map(|status| (status, kept)),
+                None => None,
+            };
+            let (status, kept) = match again {
+                Some(answer) => answer,
+                None => {
+                    let session = connect(&self.login.at(at), self.deadline).await?;
+                    (status::status(&session).await?, Kept { session, logged_in: Instant::now() })
+                }
+            };
+            self.kept.borrow_mut().insert(at, kept);
+            Ok(status)
+        })
+        .await
     }
 }
 
 impl Servers for PairServers {
     async fn ask(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
-        let answer = within(self.deadline, async {
-            let session = connect(&self.login.at(at), self.deadline).await?;
-            let status = status::status(&session).await?;
-            Ok((session, status))
-        });
-        let (session, status) = answer.await?;
-        self.keep(at, session, &status);
-        Ok(status)
+        self.status(at, self.take_kept(at).filter(|kept| kept.logged_in.elapsed() < LOG_IN_EVERY)).await
     }
 
     async fn ask_again(&self, at: IpAddr) -> Result<ServerStatus, ServerError> {
-        if let Some(session) = self.take_kept(at)
-            && let Ok(status) = within(self.deadline, status::status(&session)).await
-        {
-            self.keep(at, session, &status);
-            return Ok(status);
-        }
-        self.ask(at).await
+        self.status(at, self.take_kept(at)).await
     }
 
     async fn promote(&self, at: IpAddr) -> Result<(), ServerError> {
         within(self.deadline, async {
-            // A kept session that has ended since is no answer of the server.
-            let session = match self.take_kept(at).filter(|session| !session.is_closed()) {
-                Some(session) => session,
+            let session = match self.take_kept(at) {
+                Some(kept) => kept.session,
                 None => connect(&self.login.at(at), self.deadline).await?,
             };
             promote::promote(&session).await

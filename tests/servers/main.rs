@@ -13,3 +13,6 @@ mod refusals;
 
 /// The playbooks for hosts that run PostgreSQL natively.
 mod playbooks;
+
+/// The sessions that failover-check keeps between its questions.
+mod sessions;

@@ -15,14 +15,15 @@ pub use ready::ready;
 
 /// Adds every path to the server.
 pub fn configure(config: &mut web::ServiceConfig) {
+    // The router tries them in this order: those that probes ask for come first.
     config
+        .service(read_only("/health").route(web::route().guard(reads()).to(health)))
+        .service(read_only("/ready").route(web::route().guard(reads()).to(ready)))
         .service(read_only("/").route(web::route().guard(reads()).to(page::page)))
         .service(read_only("/status.json").route(web::route().guard(reads()).to(page::status)))
         .service(read_only("/page.css").route(web::route().guard(reads()).to(page::style)))
         .service(read_only("/page.js").route(web::route().guard(reads()).to(page::script)))
         .service(read_only("/icon.svg").route(web::route().guard(reads()).to(page::icon)))
-        .service(read_only("/health").route(web::route().guard(reads()).to(health)))
-        .service(read_only("/ready").route(web::route().guard(reads()).to(ready)))
         .service(read_only("/metrics").route(web::route().guard(reads()).to(metrics)))
         .default_service(web::to(unknown_path));
 }

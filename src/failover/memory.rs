@@ -117,10 +117,11 @@ impl Memory {
     }
 
     /// The memory after a pass that began at `began`, ended at `ended` and saw `seen`, while the record was of `epoch`. What a pass sees for the first time
-    /// counts from its beginning.
+    /// counts from its beginning; what the primary's server says, or does not say, from when it was asked.
     #[must_use]
     pub fn after(mut self, seen: &Observation, epoch: u64, began: &Moment, ended: &Moment) -> Self {
         let at = millis(began.since_boot);
+        let asked = at.saturating_add(millis(seen.asked_after));
         if self.boot != began.boot {
             self = Self {
                 boot: began.boot.clone(),
@@ -149,7 +150,7 @@ impl Memory {
         let preparing = matches!(seen.primary.inside, InsideView::Preparing(_));
         let dead_inside = matches!(seen.primary.inside, InsideView::Dead(_));
         let writable = seen.primary.is_seen_as_primary();
-        go_on(&mut self.silent_since, silent && dead_inside, at);
+        go_on(&mut self.silent_since, silent && dead_inside, asked);
         self.silent_passes = if self.silent_since.is_none() {
             0
         } else if broken {
@@ -158,8 +159,8 @@ impl Memory {
             self.silent_passes.saturating_add(1)
         };
         // While it serves others nothing counts: the grace is for the time in which nobody is served.
-        go_on(&mut self.isolated_since, silent && alive_inside && !seen.others_reach_the_primary(), at);
-        go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), at);
+        go_on(&mut self.isolated_since, silent && alive_inside && !seen.others_reach_the_primary(), asked);
+        go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), asked);
         go_on(&mut self.app_unready_since, writable && seen.app != AppView::Ready, at);
         go_on(&mut self.link_lost_since, seen.link().is_some_and(|link| !link.streaming), at);
         if let ServerView::Primary { status, .. } = &seen.primary.server {

@@ -18,6 +18,8 @@ pub struct Observation {
     pub standby: NodeView,
     /// The app's word on the primary.
     pub app: AppView,
+    /// How long after the look began the primary's server was asked. Until then only the container runtime was slow.
+    pub asked_after: Duration,
     /// For how long things have been as they are.
     pub elapsed: Elapsed,
     /// The limits in force.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::observation::{
     AppView, ContainerView, Elapsed, InsideView, NodeView, Observation, PauseView, RecordView, RuntimeView, ServerView,
@@ -73,8 +74,10 @@ pub async fn observe(
     let standby = settings.other(primary).unwrap_or(primary);
     // Each node in its own course: the Engine holds its answer on a container that has just died back until it has cleaned up after it (a tenth of a second), and
     // the standby is asked meanwhile.
+    let began = Instant::now();
     let primary_and_app = async {
         let state = inspect(settings, runtime, primary).await;
+        let asked_after = began.elapsed();
         let silence = silence_of(&state);
         // A dead primary leaves the app nothing to say, and the wait for it would delay the failover.
         let app_is_asked = matches!(state, Ok(ContainerState::Running { .. }));
@@ -82,13 +85,13 @@ pub async fn observe(
             if app_is_asked { app.ask().await } else { AppView::NotReady("not asked: the primary is not known to run".to_owned()) }
         };
         let (primary, app) = tokio::join!(look(settings, runtime, servers, primary, state, Some(suspicious)), app);
-        (silence, primary, app)
+        (silence, asked_after, primary, app)
     };
     let standby = async {
         let state = inspect(settings, runtime, standby).await;
         (silence_of(&state), look(settings, runtime, servers, standby, state, None).await)
     };
-    let ((primary_silence, primary, app), (standby_silence, standby)) = tokio::join!(primary_and_app, standby);
+    let ((primary_silence, asked_after, primary, app), (standby_silence, standby)) = tokio::join!(primary_and_app, standby);
     let engine = match (primary_silence, standby_silence) {
         (Some(why), Some(_)) => RuntimeView::Silent(why),
         _ => RuntimeView::Answers,
@@ -102,7 +105,7 @@ pub async fn observe(
         },
         system_identifier: record.system_identifier.clone(),
     };
-    Observation { runtime: engine, record, primary, standby, app, elapsed: Elapsed::default(), thresholds: settings.thresholds }
+    Observation { runtime: engine, record, primary, standby, app, asked_after, elapsed: Elapsed::default(), thresholds: settings.thresholds }
 }
 
 /// Why the runtime did not answer for a node, where it did not.

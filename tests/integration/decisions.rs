@@ -154,6 +154,7 @@ fn observation(point: &Point) -> Observation {
             inside: InsideView::NotAsked,
         },
         app: if word(point, "app") == "ready" { AppView::Ready } else { AppView::NotReady(why()) },
+        asked_after: Duration::ZERO,
         elapsed: Elapsed {
             silent_passes: if long { limits.suspicion_passes } else { 1 },
             silent_for: time(limits.suspicion),

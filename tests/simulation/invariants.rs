@@ -163,10 +163,6 @@ impl State {
             limits.startup_grace - TICK
         } else if within(evidence.inside, suspicion) {
             limits.isolation_grace - TICK
-        } else if self.engine.kept_waiting.is_some_and(|until| within(until, STALE)) {
-            // A pass counts from its beginning what it sees for the first time. Where the runtime kept it waiting before it asked the server, what is left for
-            // certain are the probes themselves.
-            default_settings().probe_deadline * limits.suspicion_passes
         } else {
             suspicion
         };

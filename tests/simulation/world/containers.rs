@@ -199,8 +199,6 @@ pub struct Engine {
     pub orders_hang: bool,
     /// Its answers take up to so long.
     pub delay: Duration,
-    /// When an answer last was so late that whoever asked had to wait.
-    pub kept_waiting: Option<Instant>,
     /// Orders that got no answer and are carried out all the same.
     late: Vec<(Instant, Order)>,
     /// So many times a container has ended: whoever listens hears it.
@@ -320,9 +318,6 @@ impl Hand {
                 let slowest = state.engine.delay;
                 let delay =
                     if state.engine.hangs || (order.is_some() && state.engine.orders_hang) { limit } else { state.latency(slowest) };
-                if delay > TICK {
-                    state.engine.kept_waiting = Some(Instant::now() + delay);
-                }
                 (state.engine.away, delay)
             })
             .await;

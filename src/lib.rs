@@ -7,6 +7,7 @@
 //! | `failover-check` | [`failover`] |
 //! | `postgres-node` | [`node`] |
 //! | `app` | [`web`] |
+//! | `fetch` | [`mod@fetch`], which knows nothing of a database |
 //! | `postgres_promote`, `postgres_recovery_conf` | [`modules`] behind [`ansible_module`] |
 //!
 //! [`postgres`] knows one server and nothing of a cluster; [`record`] is the one file that says who is primary; [`replace_file`] is how every file here is
@@ -15,6 +16,7 @@
 pub mod ansible_module;
 pub mod exit_code;
 pub mod failover;
+pub mod fetch;
 pub mod modules;
 pub mod node;
 pub mod postgres;

@@ -65,7 +65,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 ##@ Check it
 .PHONY: test
 test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
-	$(MAKE) lint check simulate servers seeing
+	$(MAKE) lint check simulate servers seeing downloads
 	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
 	$(MAKE) --jobs=2 ec2 playbooks test-host
 	# By themselves: they measure time.
@@ -101,6 +101,12 @@ servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 a
 seeing: ## The app's page in headless Chromium (pictures in target/seeing), metrics, alerts and the dashboard by promtool
 	scripts/fetch-test-tools
 	$(call run_tests,--test seeing,,)
+
+.PHONY: downloads
+downloads: ## fetch against nginx, moto's S3 and a server that breaks off; killed a hundred times
+	scripts/fetch-test-nginx
+	@scripts/make-test-environment moto
+	$(call run_tests,--test fetch,,)
 
 .PHONY: ec2
 ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
@@ -162,6 +168,11 @@ bench-peers: setup engine build write-client ## The same faults made to repmgr, 
 	@scripts/preflight bench/installation.yml
 	bench/prepare peers
 	bench/run outage peers
+
+.PHONY: bench-fetch
+bench-fetch: build ## fetch beside curl, aria2c, wget2 and s5cmd: small, middling and large files, with and without latency
+	bench/prepare fetch
+	bench/run fetch
 
 .PHONY: write-client
 write-client: # The client of the benchmarks. Apart from `build`: an example brings the tests' own features of its libraries with it

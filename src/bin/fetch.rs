@@ -10,22 +10,22 @@ use understudy::failover::command::usage_error;
 use understudy::fetch::command::{Answer, CommandLine, Refusal};
 use understudy::fetch::exit_code::ExitCode as Code;
 
-/// Ends at the first SIGINT or SIGTERM. The second one ends the program: whoever sends it does not want to wait for the disk.
-async fn interrupt() {
-    let (Ok(mut interrupts), Ok(mut terminations)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        return std::future::pending().await;
-    };
-    let mut next = async move || tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} };
-    next().await;
-    tokio::spawn(async move {
+/// Ends at the first SIGINT or SIGTERM after this call. The second one ends the program: whoever sends it does not want to wait for the disk.
+fn interrupt() -> impl Future<Output = ()> {
+    let signals = signal(SignalKind::interrupt()).and_then(|interrupts| Ok((interrupts, signal(SignalKind::terminate())?)));
+    async move {
+        let Ok((mut interrupts, mut terminations)) = signals else { return std::future::pending().await };
+        let mut next = async move || tokio::select! { _ = interrupts.recv() => {}, _ = terminations.recv() => {} };
         next().await;
-        std::process::exit(Code::Interrupted as i32);
-    });
+        tokio::spawn(async move {
+            next().await;
+            std::process::exit(Code::Interrupted as i32);
+        });
+    }
 }
 
 fn main() -> ExitCode {
-    // What the libraries say is for whoever asks for it by RUST_LOG.
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).format_timestamp_millis().init();
+    // No log: what the libraries below would write there may hold addresses as they are sent.
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => match usage_error(&error) {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             return Code::Failed.into();
         }
     };
-    match runtime.block_on(command_line.execute(std::io::stderr().is_terminal(), interrupt())) {
+    match runtime.block_on(async { command_line.execute(std::io::stderr().is_terminal(), interrupt()).await }) {
         Ok(Answer { output, exit_code }) => {
             if !output.is_empty() {
                 // Who closed it does not want to read it.

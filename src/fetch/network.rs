@@ -213,12 +213,8 @@ fn explained(error: reqwest::Error) -> Error {
     if error.is_redirect() {
         return Error::Redirect { cause: error.source().map_or_else(|| error.to_string(), ToString::to_string) };
     }
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(certificate) = certificate_error(inner) {
-            return Error::Certificate { cause: certificate };
-        }
-        cause = inner.source();
+    if let Some(cause) = certificate_error(&error) {
+        return Error::Certificate { cause };
     }
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(inner) = innermost.source() {
@@ -229,16 +225,14 @@ fn explained(error: reqwest::Error) -> Error {
     Error::Network { cause: format!("{what}: {innermost}") }
 }
 
-/// What rustls has against a certificate; it comes inside of an error of the system's kind.
+/// What rustls has against a certificate, somewhere below. An error of the system's kind shows what it carries as its own, not as its source.
 fn certificate_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let inner = match error.downcast_ref::<std::io::Error>() {
-        Some(error) => error.get_ref()?.downcast_ref::<rustls::Error>(),
-        None => error.downcast_ref::<rustls::Error>(),
-    };
-    match inner? {
-        rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
-        _ => None,
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(why.to_string());
     }
+    let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let below = carried.map(|carried| carried as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    certificate_error(below?)
 }
 
 fn response_reason(response: &Response) -> String {

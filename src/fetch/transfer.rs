@@ -348,6 +348,12 @@ impl Lanes {
         lock(&self.board)
     }
 
+    /// What is there, and the size of the whole.
+    fn standing(&self) -> (Ranges, u64) {
+        let board = self.board();
+        (board.finished(), board.size())
+    }
+
     /// Waits for all connections, and writes down what is there from time to time.
     async fn supervise(self: Arc<Self>, running: &mut JoinSet<Result<(), Halt>>) -> Result<(), Halt> {
         let stopped = self.world.stopped();
@@ -369,14 +375,15 @@ impl Lanes {
                 reason = &mut stopped => return Err(Halt::Failed(reason)),
             }
         }
-        let (total, size) = (self.board().finished().total(), self.board().size());
+        let (finished, size) = self.standing();
+        let total = finished.total();
         // Each connection has brought all of its share, or given it to one that did.
         if total == size { Ok(()) } else { Err(Halt::Failed(Error::Short { received: total, expected: size })) }
     }
 
     fn checkpoint(&self) -> Result<(), Error> {
         // What is finished before the part is made durable is durable after it.
-        let (finished, size) = (self.board().finished(), self.board().size());
+        let (finished, size) = self.standing();
         if finished.total() == 0 {
             return Ok(());
         }
@@ -387,15 +394,9 @@ impl Lanes {
         let (mut claim, mut response) = (claim, first);
         loop {
             self.bring(claim, response.take()).await?;
-            match self.next_claim() {
-                Some(next) => claim = next,
-                None => return Ok(()),
-            }
+            let Some(next) = self.board().claim() else { return Ok(()) };
+            claim = next;
         }
-    }
-
-    fn next_claim(&self) -> Option<Claim> {
-        self.board().claim()
     }
 
     async fn bring(&self, claim: Claim, mut response: Option<Response>) -> Result<(), Halt> {

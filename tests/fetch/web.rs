@@ -123,16 +123,23 @@ fn nothing_that_is_said_or_written_holds_a_secret() {
     let unreachable =
         place.fetch(&["--retries", "0", "--overwrite", "http://user:hush@127.0.0.1:1/a?hush", "http://hush:hush@[::1/hush?hush=hush"]);
     let place = Place::new();
-    let mut slow =
-        place.command(&[&secret.replace("secret", "slow")]).env("RUST_LOG", "trace").stderr(std::process::Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let slow = place
+        .command(&[&secret.replace("secret", "slow")])
+        .env("RUST_LOG", "understudy=trace")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !place.path("a.part").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(slow.id().cast_signed()), nix::sys::signal::Signal::SIGINT).unwrap();
-    assert!(slow.wait().unwrap().code().is_some());
+    let slow = crate::support::Said::of(&slow.wait_with_output().unwrap());
+    assert_eq!(slow.code, 130);
     let mut written = String::new();
     for name in place.names() {
         written += &format!("{name} {}", String::from_utf8_lossy(&place.read(&name)).replace('\0', ""));
     }
-    for said in [&well.out, &well.err, &refused.out, &refused.err, &unreachable.out, &unreachable.err, &written] {
+    for said in [&well.out, &well.err, &refused.out, &refused.err, &unreachable.out, &unreachable.err, &slow.err, &written] {
         assert!(!said.contains("hush@") && !said.contains("=hush") && !said.contains("?hush"), "{said}");
     }
 }

@@ -66,6 +66,14 @@ fn the_table_of_exit_codes_is_that_of_the_program() {
 }
 
 #[test]
+fn the_table_of_exit_codes_of_fetch_is_that_of_the_program() {
+    let text = readme();
+    let written: Vec<String> = rows(section(&text, "\n## `fetch`")).into_iter().skip(1).map(|row| row.join("  ")).collect();
+    let meant: Vec<&str> = understudy::fetch::exit_code::ExitCode::TABLE.lines().skip(1).map(str::trim).collect();
+    assert_eq!(written, meant);
+}
+
+#[test]
 fn every_threshold_is_there_with_its_default() {
     // The defaults are private, as they should be: their source is read instead.
     let source = read("src/failover/settings.rs");

@@ -49,8 +49,8 @@ impl Nginx {
             "daemon off; master_process off; pid {base}/pid; error_log {base}/error.log; {user}
              events {{ worker_connections 512; }}
              http {{
-               access_log {base}/access.log lines; sendfile on; tcp_nodelay on; root {base}/files;
                log_format lines '$uri\t$http_range\t$status\t$connection';
+               access_log {base}/access.log lines; sendfile on; tcp_nodelay on; root {base}/files;
                client_body_temp_path {base}/a; proxy_temp_path {base}/b; fastcgi_temp_path {base}/c; uwsgi_temp_path {base}/d; scgi_temp_path {base}/e;
                server {{ listen 127.0.0.1:{http}; {locations} }}
                server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {base}/server.pem; ssl_certificate_key {base}/server.key; {locations} }}

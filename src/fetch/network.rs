@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_RANGE, RANGE};
-use reqwest::{Certificate, Client, ClientBuilder, Response, redirect};
+use reqwest::{Certificate, Client, Response, redirect};
 use tokio::sync::OnceCell;
 
 use super::address::Address;
@@ -52,8 +52,8 @@ pub struct Stretch<'a> {
 #[derive(Debug)]
 pub struct Network {
     web: Client,
-    s3: Client,
-    account: OnceCell<Result<Account, Error>>,
+    s3: OnceCell<Result<(Account, Client), Error>>,
+    authorities: Vec<Certificate>,
     settings: Settings,
 }
 
@@ -66,19 +66,16 @@ impl Network {
         // One provider for all of TLS here: the one that failover-check's notifications use too. Where there is one already, it is this.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let authorities = settings.cacert.as_deref().map(authorities).transpose()?.unwrap_or_default();
-        let client = |policy| {
-            let builder = builder(settings).redirect(policy).tls_certs_merge(authorities.clone());
-            builder.build().map_err(|error| {
-                format!("cannot prepare TLS: {}; try: look at --cacert and at this machine's certificates", with_causes(&error))
-            })
-        };
-        Ok(Self {
-            web: client(redirect::Policy::custom(follow))?,
-            // A signature holds for one host: where S3 sends elsewhere, the request is made again.
-            s3: client(redirect::Policy::none())?,
-            account: OnceCell::new(),
-            settings: settings.clone(),
-        })
+        let web = client(settings, &authorities, redirect::Policy::custom(follow))
+            .map_err(|error| format!("{error}; try: {}", error.remedy()))?;
+        Ok(Self { web, s3: OnceCell::new(), authorities, settings: settings.clone() })
+    }
+
+    /// The account and a client of its own, made when the first object is asked for: it follows no redirects, since a signature holds for one host.
+    async fn s3(&self) -> Result<&(Account, Client), Error> {
+        let made =
+            async || Ok((Account::load(&self.settings).await?, client(&self.settings, &self.authorities, redirect::Policy::none())?));
+        self.s3.get_or_init(made).await.as_ref().map_err(Clone::clone)
     }
 
     /// Asks for an object, or for a stretch of it. Answers are 200 and 206; where a stretch was asked for, also 412 and 416.
@@ -123,11 +120,11 @@ impl Network {
     }
 
     async fn object(&self, bucket: &str, key: &str, headers: &HeaderMap) -> Result<Response, Trouble> {
-        let account = self.account.get_or_init(|| Account::load(&self.settings)).await.as_ref().map_err(Clone::clone)?;
+        let (account, client) = self.s3().await?;
         let mut region = account.region_of(bucket);
         for attempt in 1.. {
             let (url, signature) = account.request(bucket, key, &region).await?;
-            let mut request = self.s3.get(url).headers(headers.clone());
+            let mut request = client.get(url).headers(headers.clone());
             for (name, value) in signature {
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| Error::Nonsense { cause: "the signature is no header".to_owned() })?;
@@ -175,12 +172,15 @@ impl Network {
     }
 }
 
-fn builder(settings: &Settings) -> ClientBuilder {
-    Client::builder()
+fn client(settings: &Settings, authorities: &[Certificate], policy: redirect::Policy) -> Result<Client, Error> {
+    let builder = Client::builder()
         .user_agent(concat!("understudy-fetch/", env!("CARGO_PKG_VERSION")))
         .http1_only()
+        .redirect(policy)
         .connect_timeout(settings.timeout)
         .pool_max_idle_per_host(settings.jobs.max(settings.connections))
+        .tls_certs_merge(authorities.iter().cloned());
+    builder.build().map_err(|error| Error::Certificate { cause: with_causes(&error) })
 }
 
 /// The certificates of authorities, from a file in PEM.

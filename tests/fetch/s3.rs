@@ -13,7 +13,7 @@ fn objects_come_by_profile_environment_and_endpoint() {
     moto.python(&format!(
         "s3.create_bucket(Bucket='bucket')
 s3.put_object(Bucket='bucket', Key='folder/a b+c', Body=b'odd name')
-s3.put_object(Bucket='bucket', Key='crc', Body=b'123456789', ChecksumAlgorithm='CRC32')
+s3.put_object(Bucket='bucket', Key='crc', Body=b'123456789', ChecksumAlgorithm='CRC32', ACL='public-read')
 size = {size}
 data = bytes(bytearray((i * 7 + i // 256) % 256 for i in range(65536))) * (size // 65536)
 upload = s3.create_multipart_upload(Bucket='bucket', Key='parts')['UploadId']

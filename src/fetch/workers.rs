@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::transfer::{Received, Unreceived, World, finish, receive};
 
 /// Files that are made durable at a time, beside those that come: a disk writes many down at once in hardly more time than one.
-const FINISHING: usize = 64;
+const FINISHING: usize = 32;
 
 /// What is under a name in a directory.
 #[must_use]

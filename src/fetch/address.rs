@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::error::Error;
 use super::verify::hexadecimal;
 
-/// The longest file name, in bytes, to which `.part.json` can still be appended on the usual file systems (255).
-pub const LONGEST_NAME: usize = 245;
+/// The longest file name, in bytes, to which `.part.json.new` can still be appended on the usual file systems (255).
+pub const LONGEST_NAME: usize = 241;
 
 /// Where a file is fetched from.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -36,6 +36,11 @@ pub fn sidecar_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.part.json"))
 }
 
+/// Where a sidecar is written before it takes the place of the older one.
+fn draft_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.part.json.new"))
+}
+
 impl Part {
     /// Opens the part of a file, or begins it.
     ///
@@ -120,7 +125,8 @@ impl Part {
     /// See [`Error::Disk`]; the older sidecar stays then.
     pub fn checkpoint(&self, claim: &Sidecar) -> Result<(), Error> {
         self.file.sync_data().map_err(|error| Error::disk("make the part durable", &error))?;
-        claim.store(&sidecar_path(&self.directory, &self.name)).map_err(|error| Error::disk("write the sidecar", &error))
+        let (sidecar, draft) = (sidecar_path(&self.directory, &self.name), draft_path(&self.directory, &self.name));
+        claim.store(&sidecar, &draft).map_err(|error| Error::disk("write the sidecar", &error))
     }
 
     /// Makes the part durable, looks at its checksums, and gives it its final name. A part with another checksum is removed.
@@ -154,15 +160,20 @@ impl Part {
             _ => Error::disk("give the file its name", &error),
         })?;
         // After the name: who is killed in between has a file that is whole, and a sidecar of nothing.
-        let _ = std::fs::remove_file(sidecar_path(&self.directory, &self.name));
+        self.remove_sidecar();
         Ok(())
     }
 
     /// Removes the part and its sidecar.
     pub fn discard(&self) {
         // The sidecar first: it may not outlive what it speaks of.
-        let _ = std::fs::remove_file(sidecar_path(&self.directory, &self.name));
+        self.remove_sidecar();
         let _ = std::fs::remove_file(part_path(&self.directory, &self.name));
+    }
+
+    fn remove_sidecar(&self) {
+        let _ = std::fs::remove_file(sidecar_path(&self.directory, &self.name));
+        let _ = std::fs::remove_file(draft_path(&self.directory, &self.name));
     }
 }
 

@@ -75,7 +75,10 @@ pub fn plan(wanted: Vec<Wanted>, existing: Existing, present: impl Fn(&str) -> P
     for entry in &mut entries {
         let Step::Fetch(job) = &entry.step else { continue };
         // Another file's part would be this file's name.
-        let of_another = [".part", ".part.json"].iter().filter_map(|end| job.name.strip_suffix(end)).any(|stem| names.contains_key(stem));
+        let of_another = [".part", ".part.json", ".part.json.new"]
+            .iter()
+            .filter_map(|end| job.name.strip_suffix(end))
+            .any(|stem| names.contains_key(stem));
         let step = match (present(&job.name), existing) {
             _ if of_another => Some(Step::Refuse(Error::NameTaken { name: job.name.clone() })),
             (Present::Nothing, _) | (Present::File(_), Existing::Overwrite) => None,

@@ -1,15 +1,17 @@
 //! `NAME.part.json`: what a part belongs to, and which of its bytes are there.
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::head::Validator;
 use super::ranges::Ranges;
 use super::verify::Check;
-use crate::replace_file;
 
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
@@ -51,12 +53,17 @@ impl Sidecar {
         fits.then_some(read)
     }
 
-    /// Writes it durably in place of an older one.
+    /// Writes it durably in place of an older one, by way of `draft`. That has a name of its own, so that a kill in the middle leaves nothing that nobody
+    /// knows; only the process that holds the part writes there.
     ///
     /// # Errors
     /// What the system says; the older one stays then.
-    pub fn store(&self, path: &Path) -> io::Result<()> {
-        replace_file::write(path, &serde_json::to_vec(self)?)
+    pub fn store(&self, path: &Path, draft: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(draft)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(draft, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 
@@ -70,7 +77,9 @@ mod tests {
         let address = Address::parse("https://user:hush@h/a?id=7&X-Amz-Signature=hush").unwrap();
         let mut finished = Ranges::default();
         finished.insert(0, 60);
-        Sidecar::new(&address, 100, Validator::ETag("\"x\"".to_owned()), Vec::new(), finished).store(&path).unwrap();
+        Sidecar::new(&address, 100, Validator::ETag("\"x\"".to_owned()), Vec::new(), finished)
+            .store(&path, &folder.path().join("a.part.json.new"))
+            .unwrap();
         (folder, path, address)
     }
 

@@ -66,8 +66,8 @@ build: ## Build the release programs, and put the two modules where Ansible look
 .PHONY: test
 test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
 	$(MAKE) lint check simulate servers seeing downloads
-	# Side by side: they mostly wait, for packages, for reboots, for each other's Engine.
-	$(MAKE) --jobs=2 ec2 playbooks test-host
+	# Side by side: they mostly wait, for packages, for reboots, for answers.
+	$(MAKE) --jobs=3 ec2 playbooks test-host
 	# By themselves: they measure time.
 	$(MAKE) scenarios
 
@@ -83,6 +83,8 @@ lint: setup build ## Formatting, clippy, yamllint, ansible-lint and shell syntax
 .PHONY: check
 check: ## The tests that need neither containers nor servers
 	$(call run_tests,--lib --bins --test integration,,)
+	# Of the simulation what is told on purpose; its seeds have a target of their own.
+	$(call run_tests,--test simulation,stories::,stories::)
 
 # More worlds, or others: make simulate SEEDS=1000000 FIRST=10001. One alone is told with everything that happened in it: make simulate SEEDS=1 FIRST=1234
 SEEDS ?= 10000
@@ -90,7 +92,7 @@ FIRST ?= 1
 
 .PHONY: simulate
 simulate: ## The programs in SEEDS simulated worlds from FIRST on, under random faults; and each rule broken on purpose is caught
-	SEEDS=$(SEEDS) FIRST=$(FIRST) cargo test --locked --test simulation -- --nocapture --test-threads=1 $(if $(filter 1,$(SEEDS)),i1_to_i6)
+	SEEDS=$(SEEDS) FIRST=$(FIRST) cargo test --locked --test simulation -- --nocapture --test-threads=1 --skip stories:: $(if $(filter 1,$(SEEDS)),i1_to_i6)
 
 .PHONY: servers
 servers: setup build ## The Ansible modules against real PostgreSQL 10, 11, 15 and 17
@@ -103,14 +105,16 @@ seeing: ## The app's page in headless Chromium (pictures in target/seeing), metr
 	$(call run_tests,--test seeing,,)
 
 .PHONY: downloads
-downloads: ## fetch against nginx, moto's S3 and a server that breaks off; killed a hundred times
+downloads: moto ## fetch against nginx, moto's S3 and a server that breaks off; killed a hundred times
 	scripts/fetch-test-nginx
-	@scripts/make-test-environment moto
 	$(call run_tests,--test fetch,,)
 
-.PHONY: ec2
-ec2: setup ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
+.PHONY: moto
+moto: setup # What answers like EC2's API, and like S3's, in the tests
 	@scripts/make-test-environment moto
+
+.PHONY: ec2
+ec2: setup moto ## The EC2 playbooks against moto, which answers like EC2's API; no AWS, no account
 	.venv/bin/python tests/playbooks/run ec2
 
 .PHONY: playbooks
@@ -143,8 +147,7 @@ rehearsal-image: engine # The image of a host with systemd and sshd, for the reh
 	@scripts/make-rehearsal-image
 
 .PHONY: test-host
-test-host: setup engine build rehearsal-image ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
-	@scripts/make-test-environment moto
+test-host: setup engine build rehearsal-image moto ## The whole road to a host over SSH: launched (moto), configured, laid down, broken
 	@scripts/make-test-environment oldest-ansible
 	.venv/bin/python tests/playbooks/run host
 

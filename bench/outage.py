@@ -18,9 +18,9 @@ SETTINGS = f"/etc/{PREFIX}/failover-check.toml"
 STATE = Path(f"/var/lib/{PREFIX}")
 SECRETS = f"/etc/{PREFIX}/secrets/app"
 
-# The steps, as the history names them, with the words of the table. The first is the Engine's own.
+# The steps, as the history names them, with the words of the table. The first is the Engine's own, which nobody waits for: the kernel has told of the end.
 STEPS = {
-    "die": "container ended",
+    "die": "the Engine tells of the container's end",
     "failover_begun": "decided",
     "switchover_begun": "begun",
     "fenced": "fenced",

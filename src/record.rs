@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::replace_file;
@@ -294,6 +294,16 @@ impl Record {
         let recent = counted.filter(|past| now.as_second().saturating_sub(past.at.as_second()) <= window).count();
         u32::try_from(recent).unwrap_or(u32::MAX)
     }
+
+    /// The record from which on no failover so far counts. One that lies ahead was dated by a clock that has been set back since, and would count until that
+    /// time comes again: it is dated back.
+    #[must_use]
+    pub fn counted_anew(mut self, now: Timestamp) -> Self {
+        self.counted_since = Some(now);
+        let before = now.checked_sub(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MIN);
+        self.failovers.iter_mut().for_each(|past| past.at = past.at.min(before));
+        self
+    }
 }
 
 /// Where the record is kept. One implementation today, a file; a pair across hosts will bring another.
@@ -438,5 +448,14 @@ mod tests {
         assert_eq!(record.failovers_within(Duration::from_secs(1_000), at(2_500)), 2, "2000 is inside, 9000 lies ahead, 1000 is out");
         record.counted_since = Some(at(2_200));
         assert_eq!(record.failovers_within(Duration::from_secs(1_000), at(2_500)), 1, "a person resumed after the one at 2000");
+        let mut record = record.counted_anew(at(2_500));
+        assert_eq!(
+            record.failovers_within(Duration::from_secs(1_000), at(2_600)),
+            0,
+            "a person resumed after all of them, whatever they are dated"
+        );
+        let past = PastFailover { at: at(2_550), ..record.failovers[2].clone() };
+        record.failovers.push(past);
+        assert_eq!(record.failovers_within(Duration::from_secs(1_000), at(2_600)), 1, "and the next one counts");
     }
 }

@@ -40,12 +40,16 @@ use crate::postgres::connection::ServerError;
 use crate::postgres::status::{RoleStatus, ServerStatus, StandbyLink};
 use crate::record::{KEPT_FAILOVERS, NodeName, PastFailover, Record, RecordError, RecordStore, Step, Transition, TransitionKind};
 
+/// After how long a container that still runs is told to end again: what was told may have met the one that ran before it.
+const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// How long a killed container may take to be gone.
 const FENCE_LIMIT: Duration = Duration::from_secs(15);
 /// How long an old primary may take to shut down in good order for a switchover, before it is killed.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
 /// How long the standby's replay may stand still before a failover is called impossible.
 const REPLAY_STALL: Duration = Duration::from_secs(10);
+/// How long a standby that still calls itself connected to a stopped primary may go on reading, where what it has not read would be lost.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// How long a standby that is to be promoted may give no usable answer before the failover is called impossible.
 const STANDBY_ANSWER: Duration = Duration::from_secs(5);
 /// How long one run waits for the new primary to become writable; the next run waits again.
@@ -245,7 +249,7 @@ impl<P: Parts> Actor<'_, P> {
                 Step::Intent => self.reach(&mut record, &mut transition, Step::Fenced, begun)?,
                 // Replayed as well: whoever finds it does not know what has become of the standby since, and until promotion is asked for there is a way back.
                 Step::Fenced | Step::Replayed => {
-                    if let Err(why) = self.wait_for_replay(&to).await? {
+                    if let Err(why) = self.wait_for_replay(&to, transition.lossy).await? {
                         return self.roll_back(record, &from, why).await;
                     }
                     if transition.step == Step::Fenced {
@@ -285,7 +289,7 @@ impl<P: Parts> Actor<'_, P> {
     /// [`ActError::NotFenced`] when it will not stop; an error of the runtime is no proof either.
     async fn fence(&self, node: &NodeName, grace: Option<Duration>) -> Result<(), ActError> {
         let container = self.container(node)?;
-        let (mut forbidden, mut told) = (false, false);
+        let (mut forbidden, mut told) = (false, None::<Instant>);
         let mut until = Instant::now() + FENCE_LIMIT;
         loop {
             match self.runtime.inspect(container).await? {
@@ -295,28 +299,30 @@ impl<P: Parts> Actor<'_, P> {
                     forbidden = true;
                     self.runtime.forbid_restart(container).await?;
                 }
-                ContainerState::Running { .. } if !told => {
-                    told = true;
+                ContainerState::Running { .. } | ContainerState::Stopped { .. } if Instant::now() >= until => {
+                    return Err(ActError::NotFenced { node: node.clone(), waited: FENCE_LIMIT });
+                }
+                ContainerState::Running { .. } if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) => {
                     match grace {
-                        Some(grace) => {
+                        Some(grace) if told.is_none() => {
                             self.runtime.stop(container, grace).await?;
                             until = Instant::now() + FENCE_LIMIT;
                         }
-                        None => self.runtime.kill(container).await?,
+                        Some(_) | None => self.runtime.kill(container).await?,
                     }
-                }
-                ContainerState::Running { .. } | ContainerState::Stopped { .. } if Instant::now() >= until => {
-                    return Err(ActError::NotFenced { node: node.clone(), waited: FENCE_LIMIT });
+                    told = Some(Instant::now());
                 }
                 ContainerState::Running { .. } | ContainerState::Stopped { .. } => sleep(GLANCE).await,
             }
         }
     }
 
-    /// Waits until the standby has replayed all that it has received. The inner error: it is unfit, and why.
-    async fn wait_for_replay(&self, node: &NodeName) -> Result<Result<(), String>, ActError> {
-        let mut progress = (None, Instant::now());
-        let mut answered = Instant::now();
+    /// Waits until the standby has replayed all that it has received. The inner error: it is unfit, and why. `lossy`: commits were acknowledged that it may still
+    /// have to read from its connection to the primary.
+    async fn wait_for_replay(&self, node: &NodeName, lossy: bool) -> Result<Result<(), String>, ActError> {
+        let begun = Instant::now();
+        let mut progress = (None, begun);
+        let mut answered = begun;
         loop {
             let at = match self.runtime.inspect(self.container(node)?).await? {
                 ContainerState::Running { address: Some(at), paused: false, .. } => at,
@@ -332,7 +338,8 @@ impl<P: Parts> Actor<'_, P> {
                     }
                     // The old primary is gone, so nothing more is received; equal means all. Ahead of that can only be the part of a record that it had sent when it died,
                     // which nobody was told is committed.
-                    if status.replayed == status.received || status.drained {
+                    let may_still_receive = lossy && status.streaming && begun.elapsed() < LAST_BYTES;
+                    if !may_still_receive && (status.replayed == status.received || status.drained) {
                         return Ok(Ok(()));
                     }
                     if progress.0 != status.replayed {

@@ -182,7 +182,7 @@ fn primary_silent(seen: &Observation, why: &str) -> Decision {
     let elapsed = &seen.elapsed;
     match &seen.primary.inside {
         InsideView::Alive => {
-            if standby_receives(seen) || seen.app == AppView::Ready {
+            if seen.others_reach_the_primary() {
                 return say(ONLY_HOST_CANNOT_REACH, Action::Alert, Reason::OnlyHostCannotReach(why.to_owned()));
             }
             let reason = Reason::Isolated(elapsed.isolated_for);
@@ -313,11 +313,6 @@ pub fn promotable(seen: &Observation) -> Result<(), Unpromotable> {
         ServerView::NotAsked => return Err(Unpromotable::NoAnswer("it was not asked".to_owned())),
     }
     if seen.record.standby_eligible { Ok(()) } else { Err(Unpromotable::Ineligible { behind: seen.elapsed.behind }) }
-}
-
-/// The standby's walreceiver is connected to the primary.
-fn standby_receives(seen: &Observation) -> bool {
-    matches!(&seen.standby.server, ServerView::Standby { status, .. } if status.streaming)
 }
 
 /// A node in a few words.

@@ -15,10 +15,12 @@ use bollard::query_parameters::{
     RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
 
 use super::observation::InsideView;
+use super::processes::Processes;
 use super::runtime::{ContainerState, Runtime, RuntimeError};
 use crate::node::discarded::Discarded;
 use crate::postgres::timeline::Timelines;
@@ -39,6 +41,9 @@ const EXEC_OVERHEAD: Duration = Duration::from_millis(800);
 /// Longest wait for a program beside a node: to read a gigabyte of log takes it some ten seconds.
 const BESIDE: Duration = Duration::from_secs(120);
 
+/// Between two looks whether the Engine has noticed an end.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// The node's own program in its image.
 const NODE_PROGRAM: &str = "/usr/local/bin/postgres-node";
 
@@ -49,13 +54,14 @@ const PROBE: [&str; 2] = [NODE_PROGRAM, "probe"];
 pub struct Engine {
     socket: PathBuf,
     agreed: OnceCell<Docker>,
+    processes: Processes,
 }
 
 impl Engine {
     /// The Engine that listens on `socket`, now or later: nothing is connected before it is needed.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), agreed: OnceCell::new() }
+        Self { socket: socket.to_owned(), agreed: OnceCell::new(), processes: Processes::new(Path::new("/proc")) }
     }
 
     /// Agrees on a version of the Engine's interface, once (Debian 12's Engine is years older than this client).
@@ -64,12 +70,13 @@ impl Engine {
         let agree = || async {
             let docker = Docker::connect_with_unix(&self.socket.to_string_lossy(), TRANSPORT.as_secs(), API_DEFAULT_VERSION)
                 .map_err(|error| silent(error.to_string()))?;
-            match tokio::time::timeout(ANSWER, docker.negotiate_version()).await {
-                Ok(answer) => answer.map_err(|error| silent(with_causes(&error))),
-                Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
-            }
+            docker.negotiate_version().await.map_err(|error| silent(with_causes(&error)))
         };
-        self.agreed.get_or_try_init(agree).await
+        // Around the wait for another question's attempt too: of several that begin together each would else begin its own when the one before has given up.
+        match tokio::time::timeout(ANSWER, self.agreed.get_or_try_init(agree)).await {
+            Ok(agreed) => agreed,
+            Err(_) => Err(silent(format!("no answer within {ANSWER:?}"))),
+        }
     }
 
     /// Puts a question to the Engine and waits at most `limit`.
@@ -87,6 +94,11 @@ impl Engine {
             Ok(Err(error)) => Err(Failure::Silent(with_causes(&error))),
             Err(_) => Err(Failure::Silent(format!("no answer to {doing} '{container}' within {limit:?}"))),
         }
+    }
+
+    /// What the Engine says of a container, in its own terms.
+    async fn look_at(&self, container: &str) -> Result<ContainerInspectResponse, Failure> {
+        self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await
     }
 
     /// Tells the Engine to do something. `fine`: the statuses that mean that it was so already.
@@ -108,14 +120,55 @@ impl Engine {
     /// A container that is gone by its name may run on under another (`docker rename`), and a second one may have been started on the node's data. The volume,
     /// which is named like the container, tells: while any container runs with it, the node counts as running, out of reach, and nothing is promoted.
     async fn unless_its_volume_is_in_use(&self, container: &str, state: ContainerState) -> Result<ContainerState, RuntimeError> {
+        if self.containers_on_its_volume(container, false).await?.is_empty() {
+            Ok(state)
+        } else {
+            Ok(ContainerState::Running { address: None, paused: false, restarts: false })
+        }
+    }
+
+    /// The identities of the containers with the node's volume; only of those that run, unless `all` is asked for.
+    async fn containers_on_its_volume(&self, container: &str, all: bool) -> Result<Vec<String>, RuntimeError> {
         let filters = std::collections::HashMap::from([("volume".to_owned(), vec![container.to_owned()])]);
-        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let options = ListContainersOptionsBuilder::new().filters(&filters).all(all).build();
         let doing = "list the containers on the volume of";
         let listed = self.ask(container, doing, ANSWER, async |docker| docker.list_containers(Some(options)).await).await;
-        match listed {
-            Ok(running) if running.is_empty() => Ok(state),
-            Ok(_) => Ok(ContainerState::Running { address: None, paused: false, restarts: false }),
-            Err(failure) => Err(failure.into_error(container, doing)),
+        let listed = listed.map_err(|failure| failure.into_error(container, doing))?;
+        Ok(listed.into_iter().map(|container| container.id.unwrap_or_default()).collect())
+    }
+
+    /// The kernel's word that the container has no process, where it has one to say: before the Engine has noticed, or while it cleans up. Another container with
+    /// its volume, whatever its state, may be its successor and have processes; then only the Engine can tell.
+    async fn ended_a_moment_ago(&self, container: &str) -> Result<Option<ContainerState>, RuntimeError> {
+        let Some(id) = self.processes.ended_a_moment_ago(container) else { return Ok(None) };
+        let is_alone = self.containers_on_its_volume(container, true).await?.iter().all(|listed| *listed == id);
+        Ok(is_alone.then(|| ContainerState::Stopped { how: "all its processes ended a moment ago".to_owned(), restarts: false }))
+    }
+
+    /// An order to start a container whose end the Engine has not noticed yet is taken for one that is done already.
+    async fn until_the_engine_knows_its_end(&self, container: &str) -> Result<(), RuntimeError> {
+        let until = Instant::now() + DEED;
+        while let Some(pid) = self.processes.ended_process(container)
+            && Instant::now() < until
+        {
+            let found = self.look_at(container).await;
+            match found {
+                Ok(found) if found.state.as_ref().is_some_and(|state| state.running == Some(true) && state.pid == Some(pid)) => {
+                    sleep(GLANCE).await
+                }
+                Ok(_) | Err(Failure::Status(404, _)) => self.processes.forget(container),
+                Err(failure) => return Err(failure.into_error(container, "inspect")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The Engine answers such an order when it has cleaned up after the container; whoever gave it only waits for its end, and inspects it then.
+    async fn until_it_ends(&self, container: &str, order: impl Future<Output = Result<(), RuntimeError>>) -> Result<(), RuntimeError> {
+        tokio::select! {
+            biased;
+            answer = order => answer,
+            () = self.processes.end_of(container) => Ok(()),
         }
     }
 
@@ -208,14 +261,31 @@ impl Runtime for Engine {
             ("container".to_owned(), containers.to_vec()),
         ]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
-        Some(docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(|_| ()))
+        let told = docker
+            .events(Some(options))
+            .take_while(|event| std::future::ready(event.is_ok()))
+            .map(|_| Some(()))
+            .chain(stream::iter([None]));
+        // The kernel tells of it first. It goes on without the Engine, so that the Engine's going away has to end the stream.
+        let seen = stream::repeat(()).then(|()| self.processes.next_end()).map(Some);
+        Some(stream::select(told, seen).take_while(|ending| std::future::ready(ending.is_some())).map(|_| ()))
     }
 
     async fn inspect(&self, container: &str) -> Result<ContainerState, RuntimeError> {
-        match self.ask(container, "inspect", ANSWER, async |docker| docker.inspect_container(container, None).await).await {
+        if let Some(state) = self.ended_a_moment_ago(container).await? {
+            return Ok(state);
+        }
+        match self.look_at(container).await {
             Ok(found) => {
+                let (id, pid) = (found.id.clone().unwrap_or_default(), found.state.as_ref().and_then(|state| state.pid).unwrap_or(0));
                 let state =
                     read_state(found).map_err(|why| RuntimeError::Refused { container: container.to_owned(), doing: "inspect", why })?;
+                if matches!(state, ContainerState::Running { restarts: false, .. }) {
+                    self.processes.note(container, &id, pid);
+                } else {
+                    // One that the Engine would start again may have a process the next moment.
+                    self.processes.forget(container);
+                }
                 if matches!(state, ContainerState::Running { .. }) {
                     Ok(state)
                 } else {
@@ -228,18 +298,22 @@ impl Runtime for Engine {
     }
 
     async fn start(&self, container: &str) -> Result<(), RuntimeError> {
+        self.until_the_engine_knows_its_end(container).await?;
         self.order(container, "start", DEED, &[304], async |docker| docker.start_container(container, None).await).await
     }
 
     async fn stop(&self, container: &str, grace: Duration) -> Result<(), RuntimeError> {
         let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace.as_secs()).unwrap_or(i32::MAX)).build();
-        self.order(container, "stop", grace + DEED, &[304], async |docker| docker.stop_container(container, Some(options)).await).await
+        let order =
+            self.order(container, "stop", grace + DEED, &[304], async |docker| docker.stop_container(container, Some(options)).await);
+        self.until_it_ends(container, order).await
     }
 
     async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
         // 409: it does not run. 404: it does not exist.
-        self.order(container, "kill", DEED, &[404, 409], async |docker| docker.kill_container(container, Some(options)).await).await
+        let order = self.order(container, "kill", DEED, &[404, 409], async |docker| docker.kill_container(container, Some(options)).await);
+        self.until_it_ends(container, order).await
     }
 
     async fn restart(&self, container: &str) -> Result<(), RuntimeError> {
@@ -360,6 +434,18 @@ mod tests {
         let policy = RestartPolicy { name: Some(policy), maximum_retry_count: None };
         let host_config = HostConfig { restart_policy: Some(policy), ..Default::default() };
         read_state(ContainerInspectResponse { state: Some(state), host_config: Some(host_config), ..Default::default() }).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_wait_together_give_a_silent_engine_up_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let _never_answers = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let engine = Engine::new(&socket);
+        let begun = tokio::time::Instant::now();
+        let answers = tokio::join!(engine.inspect("pg-a"), engine.inspect("pg-b"), engine.inspect("pg-c"));
+        assert!(matches!(answers, (Err(RuntimeError::Silent(_)), Err(RuntimeError::Silent(_)), Err(RuntimeError::Silent(_)))));
+        assert!(begun.elapsed() < ANSWER * 2, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -157,7 +157,8 @@ impl Memory {
         } else {
             self.silent_passes.saturating_add(1)
         };
-        go_on(&mut self.isolated_since, silent && alive_inside, at);
+        // While it serves others nothing counts: the grace is for the time in which nobody is served.
+        go_on(&mut self.isolated_since, silent && alive_inside && !seen.others_reach_the_primary(), at);
         go_on(&mut self.starting_since, runs && (preparing || matches!(seen.primary.server, ServerView::Starting(_))), at);
         go_on(&mut self.app_unready_since, writable && seen.app != AppView::Ready, at);
         go_on(&mut self.link_lost_since, seen.link().is_some_and(|link| !link.streaming), at);

@@ -14,7 +14,7 @@
 //! | [`decision`], [`decide`], [`gate`] | what can be decided, the rules (a new rule goes here), and what stands behind each refusal |
 //! | [`act`] | the steps of a failover and of healing |
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
-//! | [`runtime`], [`docker`], [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
+//! | [`runtime`], [`docker`], `processes`, [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
 //! | [`outward`], [`status_file`], [`metrics`], [`counters`], [`notify`] | what is told to those who look on, after acting and never in its way |
 //! | [`drill`] | a failover rehearsed on a running system |
@@ -40,6 +40,7 @@ pub mod observe;
 pub mod outward;
 pub mod parts;
 pub mod pass;
+mod processes;
 pub mod report;
 pub mod runtime;
 pub mod servers;

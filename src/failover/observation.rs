@@ -141,7 +141,7 @@ pub struct Elapsed {
     pub silent_passes: u32,
     /// Since the first of them.
     pub silent_for: Duration,
-    /// Alive inside its container and silent from the host, without a break.
+    /// Alive inside its container, and reached by neither the host nor the app nor the standby, without a break.
     pub isolated_for: Duration,
     /// The primary says without a break that it is starting.
     pub starting_for: Duration,
@@ -207,6 +207,13 @@ impl NodeView {
 }
 
 impl Observation {
+    /// Somebody else than this host reaches the primary: the app is ready, or the standby's walreceiver is connected.
+    #[must_use]
+    pub fn others_reach_the_primary(&self) -> bool {
+        let receives = matches!(&self.standby.server, ServerView::Standby { status, .. } if status.streaming);
+        receives || self.app == AppView::Ready
+    }
+
     /// The primary's word on its standby: (the setting names it, it streams, it counts as synchronous). None where the primary does not say.
     #[must_use]
     pub fn link(&self) -> Option<Link> {

@@ -310,12 +310,11 @@ impl<P: Parts> Checker<P> {
                     // In this order, so that the same things happening make the same passes: the simulation replays them.
                     biased;
                     () = sleep_until(wake.min(deadline)) => break,
-                    ending = next_ending(&mut endings) => {
-                        if ending.is_none() {
-                            endings = None;
-                        }
-                        break;
-                    }
+                    ending = next_ending(&mut endings) => match ending {
+                        Some(()) => break,
+                        // The runtime has gone away: it is asked again with the next pass, which comes in its time.
+                        None => endings = None,
+                    },
                     () = sleep(QUEUE_LOOK) => {}
                 }
             }

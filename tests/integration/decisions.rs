@@ -10,6 +10,8 @@ use understudy::failover::observation::*;
 use understudy::postgres::status::{PrimaryStatus, StandbyLink, StandbyStatus};
 use understudy::record::NodeName;
 
+use crate::default_settings::default_settings;
+
 const OURS: &str = "7000";
 const STRANGERS: &str = "8000";
 
@@ -60,22 +62,6 @@ fn word(point: &Point, dimension: &str) -> &'static str {
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
-}
-
-fn thresholds() -> Thresholds {
-    Thresholds {
-        suspicion_passes: 3,
-        suspicion: Duration::from_secs(2),
-        isolation_grace: Duration::from_secs(30),
-        startup_grace: Duration::from_secs(120),
-        app_grace: Duration::from_secs(10),
-        app_restart_cooldown: Duration::from_secs(120),
-        standby_grace: Duration::from_secs(5),
-        standby_restart_grace: Duration::from_secs(60),
-        node_start_cooldown: Duration::from_secs(5),
-        start_attempts: 3,
-        flapping_limit: 3,
-    }
 }
 
 fn standby_status(streaming: bool, replay_paused: bool) -> StandbyStatus {
@@ -151,7 +137,7 @@ fn observation(point: &Point) -> Observation {
         "a-while-ago" => Some(Duration::from_secs(30)),
         _ => None,
     };
-    let limits = thresholds();
+    let limits = default_settings().thresholds;
     Observation {
         runtime: if word(point, "runtime") == "silent" { RuntimeView::Silent(why()) } else { RuntimeView::Answers },
         record: RecordView {

@@ -16,6 +16,11 @@ fn postmaster_killed() {
     lost.kill_postmaster();
 
     scenario.expect_failover("R80");
+    // The Engine would say how it ended, a tenth of a second later.
+    let begun = scenario.wait_for_event("failover_begun", FAILOVER);
+    if !begun.reason().contains("all its processes ended") {
+        scenario.fail(&format!("the kernel's word was not heard before the Engine's: {begun}"));
+    }
     scenario.ends_healed(&heir);
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use understudy::failover::observation::InsideView;
 use understudy::failover::runtime::ContainerState;
-use understudy::failover::settings::Settings;
+use understudy::failover::settings::{Mode, Settings};
 use understudy::node::plan::{Plan, Refusal};
 use understudy::postgres::connection::ServerError;
 use understudy::postgres::status::{RoleStatus, ServerStatus};
 use understudy::record::{Record, Step};
 
 use crate::world::Hand;
+use crate::world::containers::Node;
 
 /// A rule that does not hold in this world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +59,14 @@ pub enum BrokenRule {
     RolledBackAfterPromotion,
     /// A pause is not respected.
     PauseIgnored,
+    /// Passes that were told to observe only act.
+    ObserverActs,
+    /// A rejoin removes the old data when it orders the copy.
+    RejoinDiscardsFirst,
 }
 
 impl BrokenRule {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::FenceNotVerified,
         Self::FenceNotRepeated,
         Self::RecordNotFlushed,
@@ -82,6 +87,8 @@ impl BrokenRule {
         Self::NoLock,
         Self::RolledBackAfterPromotion,
         Self::PauseIgnored,
+        Self::ObserverActs,
+        Self::RejoinDiscardsFirst,
     ];
 
     /// The invariant that has to catch it, or one of those that may.
@@ -101,6 +108,8 @@ impl BrokenRule {
             Self::NoLock => &["I1", "I2", "I4"],
             Self::RolledBackAfterPromotion => &["I1", "I2", "I4"],
             Self::PauseIgnored => &["pause"],
+            Self::ObserverActs => &["observe"],
+            Self::RejoinDiscardsFirst => &["I5"],
         }
     }
 
@@ -109,6 +118,18 @@ impl BrokenRule {
         if self == Self::OneFailedProbe {
             settings.thresholds.suspicion_passes = 1;
             settings.thresholds.suspicion = Duration::ZERO;
+        }
+    }
+
+    /// What a program takes the mode for.
+    pub fn mode(broken: Option<Self>, mode: Mode) -> Mode {
+        if broken == Some(Self::ObserverActs) { Mode::Act } else { mode }
+    }
+
+    /// What the order of a copy does to a volume.
+    pub fn copy_ordered(broken: Option<Self>, node: &mut Node) {
+        if broken == Some(Self::RejoinDiscardsFirst) {
+            node.data = None;
         }
     }
 

@@ -18,12 +18,59 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("R990", "it has to be impossible"),
 ];
 
-/// The effects at which a program has to have died, before and after, somewhere in a long run.
-const EFFECTS: &[&str] = &[
+/// In so many worlds of a long run each has to have been reached: what is met once has been met by luck.
+const OFTEN: u64 = 20;
+
+/// Events that programs append to the journal, and that a world can lead to.
+const EVENTS: &[&str] = &[
+    "app_ready",
+    "app_restarted",
+    "decision",
+    "dropped_to_async",
+    "failover_begun",
+    "failover_finished",
+    "fenced",
+    "fenced_stray",
+    "identity_recorded",
+    "loss_accepted",
+    "node_started",
+    "pause_ended",
+    "paused",
+    "promote_requested",
+    "recorded",
+    "rejoin_begun",
+    "rejoined",
+    "replayed",
+    "resumed",
+    "rolled_back",
+    "standby_streaming",
+    "switchover_begun",
+    "switchover_finished",
+    "sync_restored",
+    "would_have",
+    "writable",
+];
+
+/// What else has to have happened.
+const OTHERS: &[&str] = &[
+    "bound of a loss checked",
+    "commits given up by a person",
+    "observed only, then armed",
+    "old data discarded",
+    "order carried out late",
+    "promoted behind the tool's back",
+    "rewind failed",
+];
+
+/// The effects at which a program has to have died, before and after.
+pub const EFFECTS: &[&str] = &[
     "record",
     "kill",
+    "forbid restarts",
     "stop",
     "start",
+    "restart",
+    "order a copy",
     "promote",
     "relax",
     "note lead",
@@ -43,6 +90,8 @@ pub struct Tally {
     crashes: BTreeMap<(&'static str, bool), u64>,
     events: BTreeMap<String, u64>,
     others: BTreeMap<&'static str, u64>,
+    /// In how many worlds each was there at all.
+    worlds: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -78,6 +127,23 @@ impl Tally {
         *self.events.entry(event.to_owned()).or_default() += 1;
     }
 
+    /// Adds what was counted in one world.
+    pub fn merge_world(&mut self, mut world: Self) {
+        world.worlds = world.spots().into_iter().map(|spot| (spot, 1)).collect();
+        self.merge(world);
+    }
+
+    /// All that was reached, each in the words of [`Tally::blind_spots`].
+    fn spots(&self) -> Vec<String> {
+        let mut spots = Vec::new();
+        spots.extend(self.faults.keys().map(|kind| format!("fault {kind}")));
+        spots.extend(self.rules.keys().map(|rule| format!("rule {rule}")));
+        spots.extend(self.crashes.keys().map(|(kind, after)| format!("crash {} {kind}", when(*after))));
+        spots.extend(self.events.keys().map(|event| format!("event {event}")));
+        spots.extend(self.others.iter().filter(|(_, count)| **count > 0).map(|(what, _)| (*what).to_owned()));
+        spots
+    }
+
     /// Adds what another one has counted.
     pub fn merge(&mut self, other: Self) {
         fn add<K: Ord>(to: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
@@ -91,34 +157,24 @@ impl Tally {
         add(&mut self.crashes, other.crashes);
         add(&mut self.events, other.events);
         add(&mut self.others, other.others);
+        add(&mut self.worlds, other.worlds);
     }
 
-    /// What a long run has to have reached and has not.
+    /// What a long run has to have reached often and has not, each with the number of worlds that did.
     pub fn blind_spots(&self) -> Vec<String> {
-        let mut spots = Vec::new();
-        spots.extend(ALL_KINDS.iter().filter(|kind| !self.faults.contains_key(*kind)).map(|kind| format!("fault {kind}")));
-        let reachable = RULES.iter().filter(|rule| OUT_OF_REACH.iter().all(|(id, _)| *id != rule.id));
-        spots.extend(reachable.filter(|rule| !self.rules.contains_key(rule.id)).map(|rule| format!("rule {}", rule.id)));
-        for effect in EFFECTS {
-            for after in [false, true] {
-                if !self.crashes.contains_key(&(effect, after)) {
-                    spots.push(format!("a crash {} {effect}", when(after)));
-                }
-            }
-        }
-        for event in ["rolled_back", "failover_finished", "switchover_finished", "fenced_stray", "sync_restored"] {
-            if !self.events.contains_key(event) {
-                spots.push(format!("event {event}"));
-            }
-        }
+        let out_of_reach = |rule: &str| OUT_OF_REACH.iter().any(|(id, _)| *id == rule);
+        let mut needed: Vec<String> = Vec::new();
+        needed.extend(ALL_KINDS.iter().map(|kind| format!("fault {kind}")));
+        needed.extend(RULES.iter().filter(|rule| !out_of_reach(rule.id)).map(|rule| format!("rule {}", rule.id)));
+        needed.extend([false, true].iter().flat_map(|after| EFFECTS.iter().map(|kind| format!("crash {} {kind}", when(*after)))));
+        needed.extend(EVENTS.iter().map(|event| format!("event {event}")));
+        needed.extend(OTHERS.iter().map(|what| (*what).to_owned()));
+        let worlds = |spot: &String| self.worlds.get(spot).copied().unwrap_or(0);
+        let mut spots: Vec<String> =
+            needed.iter().filter(|spot| worlds(spot) < OFTEN).map(|spot| format!("{spot} ({} worlds)", worlds(spot))).collect();
         spots.extend(
             OUT_OF_REACH.iter().filter(|(id, _)| self.rules.contains_key(*id)).map(|(id, why)| format!("{id} fired, and yet {why}")),
         );
-        for what in ["bound of a loss checked", "commits given up by a person", "order carried out late", "old data discarded"] {
-            if self.others.get(what).is_none_or(|count| *count == 0) {
-                spots.push(what.to_owned());
-            }
-        }
         spots
     }
 
@@ -133,6 +189,9 @@ impl Tally {
         line("effects", self.effects.iter().map(|(kind, count)| format!("{kind} {count}")).collect());
         line("crashes", self.crashes.iter().map(|((kind, after), count)| format!("{} {kind} {count}", when(*after))).collect());
         line("events", self.events.iter().map(|(event, count)| format!("{event} {count}")).collect());
+        let mut rare: Vec<(&String, &u64)> = self.worlds.iter().collect();
+        rare.sort_by_key(|(_, worlds)| **worlds);
+        line("in the fewest worlds", rare.iter().take(25).map(|(spot, worlds)| format!("{spot} {worlds}")).collect());
         line("besides", self.others.iter().map(|(what, count)| format!("{what} {count}")).collect());
         text
     }

@@ -10,6 +10,9 @@ use crate::world::containers::Run;
 use crate::world::disk::Unreadable;
 use crate::world::{A, B, State};
 
+/// As the time of a fault: until it is mended.
+pub const FOREVER: u32 = u32::MAX;
+
 /// Something goes wrong. Where there is a time in milliseconds, it is over after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -97,7 +100,7 @@ impl Interruption {
 }
 
 /// How many kinds [`draw`] draws from.
-const KINDS: u32 = 41;
+const KINDS: u32 = 42;
 
 /// The names of all kinds, as [`Fault::kind`] gives them: each has to happen in a long run, or the generator has gone blind.
 pub const ALL_KINDS: &[&str] = &[
@@ -143,7 +146,10 @@ pub const ALL_KINDS: &[&str] = &[
     "programs killed",
     "order switchover",
     "order pause",
+    "order pause for a time",
     "order resume",
+    "order rejoin",
+    "order rejoin from copy",
     "order failover",
 ];
 
@@ -207,30 +213,85 @@ pub fn draw(rng: &mut Rng) -> Fault {
         35 => Fault::RewindFails(node, ms),
         36 => Fault::SlowStandby(node, ms),
         37 => Fault::SlowStart(node, ms),
-        _ => Fault::Order(match rng.u32(0..8) {
+        _ => Fault::Order(match rng.u32(0..11) {
             0..=4 => Order::Switchover,
             5 => Order::Pause,
-            6 => Order::Resume,
-            _ => Order::Failover,
+            6 => Order::PauseFor(ms),
+            7 => Order::Resume,
+            8 => Order::Failover,
+            _ => Order::Rejoin { node, from_copy: rng.bool() },
         }),
     }
 }
 
-/// Bad luck that single draws meet too rarely: faults, each with the milliseconds until the next.
-pub fn draw_hard_luck(rng: &mut Rng) -> Vec<(Fault, u64)> {
-    match rng.u32(0..3) {
-        // The primary is lost when the standby has missed commits: only a person can go on.
-        0 => vec![
-            (Fault::PairCut(rng.u32(20_000..40_000)), rng.u64(9_000..18_000)),
-            (Fault::DiskFull(A, 90_000), rng.u64(25_000..40_000)),
-            (Fault::Order(Order::Failover), 0),
-        ],
-        1 => vec![(Fault::Detached(A, rng.u32(34_000..60_000)), 0)],
-        _ => vec![(Fault::SlowStart(A, 20_000), 100), (Fault::Restart(A), 0)],
-    }
+/// Bad luck that single draws meet too rarely.
+pub struct HardLuck {
+    /// Faults of a pair that pg-a leads, each with the milliseconds until the next, or until others.
+    pub faults: Vec<(Fault, u64)>,
+    /// An effect that it leads to and little else does.
+    pub leads_to: Option<&'static str>,
 }
 
-/// What happens at one of the next effects.
+/// Draws one.
+pub fn draw_hard_luck(rng: &mut Rng) -> HardLuck {
+    let (faults, leads_to) = match rng.u32(0..19) {
+        // The primary is lost when the standby has missed commits: only a person can go on.
+        0 => {
+            let lost_and_given_up = vec![
+                (Fault::PairCut(rng.u32(20_000..40_000)), rng.u64(9_000..18_000)),
+                (Fault::DiskFull(A, 90_000), rng.u64(25_000..40_000)),
+                (Fault::Order(Order::Failover), 0),
+            ];
+            (lost_and_given_up, Some("set async"))
+        }
+        // Reached by nobody for longer than the grace.
+        1 => (vec![(Fault::Detached(A, rng.u32(45_000..70_000)), 40_000)], Some("kill")),
+        // It recovers for longer than the grace, or nearly.
+        2 | 17 => (vec![(Fault::SlowStart(A, 20_000), 100), (Fault::Restart(A), 130_000)], None),
+        // The standby runs and gets nothing for longer than the grace.
+        3 | 15 => (vec![(Fault::PairCut(rng.u32(80_000..110_000)), 80_000)], Some("restart")),
+        // More failovers than the tool makes by itself.
+        4 => ([A, B, A, B].map(|node| (Fault::Kill(node), rng.u64(20_000..35_000))).into(), None),
+        // The primary does not stay up, and the standby that could take over does not run.
+        5 => (vec![(Fault::DiskFull(A, 60_000), 0), (Fault::RewindFails(B, 60_000), 0), (Fault::RuntimeRestart(100), 20_000)], None),
+        6 => (vec![(Fault::AppDown(rng.u32(20_000..40_000)), 15_000)], Some("restart app")),
+        7 => (vec![(Fault::RestartPolicy(A), 100), (Fault::Kill(A), 0)], Some("forbid restarts")),
+        // What the runtime was told it does later, or never.
+        8 => (vec![(Fault::OrdersHang(rng.u32(20_000..40_000)), 100), (Fault::Kill(B), 20_000)], None),
+        // Something is lost while the pair is paused.
+        9 => {
+            let lost = Fault::Kill(if rng.bool() { A } else { B });
+            (vec![(Fault::Order(Order::PauseFor(rng.u32(5_000..40_000))), 2_000), (lost, 5_000)], None)
+        }
+        // A person brings a node back that is about to come back by itself …
+        10 => {
+            let back = Fault::Order(Order::Rejoin { node: A, from_copy: false });
+            (vec![(Fault::Kill(A), rng.u64(500..4_000)), (back, 0)], Some("relax"))
+        }
+        // … or one that is well, and something happens meanwhile …
+        11 => (vec![(order_of_a_copy(), rng.u64(0..6_000)), (draw(rng), 0)], Some("order a copy")),
+        // … or the new copy becomes the primary before what it replaced has gone.
+        12 => (vec![(order_of_a_copy(), rng.u64(2_000..9_000)), (Fault::Kill(A), 0)], Some("stop")),
+        // Its rewind fails half way.
+        16 => (vec![(Fault::RewindFails(A, 30_000), 0), (Fault::Kill(A), 15_000)], None),
+        // Nothing can be written while there is something to write.
+        13 => (vec![(Fault::StateDiskFull(rng.u32(2_000..10_000)), rng.u64(0..1_000)), (Fault::Kill(A), 2_000)], None),
+        // Somebody promotes the standby of a primary that then dies, and no pass has seen it.
+        14 => (vec![(Fault::ProgramsKilled, 0), (Fault::PromoteByHand(B), 600), (Fault::Kill(A), 20_000)], None),
+        // A node starts where there is no record.
+        _ => {
+            let again = Fault::Restart(if rng.bool() { A } else { B });
+            (vec![(Fault::RecordMissing(rng.u32(2_000..10_000)), rng.u64(0..1_000)), (again, 2_000)], None)
+        }
+    };
+    HardLuck { faults, leads_to }
+}
+
+fn order_of_a_copy() -> Fault {
+    Fault::Order(Order::Rejoin { node: B, from_copy: true })
+}
+
+/// What happens at an effect.
 pub fn draw_interruption(rng: &mut Rng) -> Interruption {
     match rng.u32(0..12) {
         0..=3 => Interruption::CrashBefore,
@@ -287,7 +348,10 @@ impl Fault {
             Self::ProgramsKilled => "programs killed",
             Self::Order(Order::Switchover) => "order switchover",
             Self::Order(Order::Pause) => "order pause",
+            Self::Order(Order::PauseFor(_)) => "order pause for a time",
             Self::Order(Order::Resume) => "order resume",
+            Self::Order(Order::Rejoin { from_copy: false, .. }) => "order rejoin",
+            Self::Order(Order::Rejoin { from_copy: true, .. }) => "order rejoin from copy",
             Self::Order(Order::Failover) => "order failover",
         }
     }
@@ -349,7 +413,7 @@ impl State {
             return;
         }
         self.tally.count_fault(fault.kind());
-        if let Some(ms) = fault.lasts() {
+        if let Some(ms) = fault.lasts().filter(|ms| *ms < FOREVER) {
             self.endings.push((Instant::now() + Duration::from_millis(ms.into()), fault));
         }
         match fault {
@@ -484,6 +548,13 @@ impl State {
         }
     }
 
+    /// It is over, before its time where it has one.
+    pub fn mend(&mut self, fault: Fault) {
+        self.say(|| format!("mended: {fault:?}"));
+        self.endings.retain(|(_, lasting)| *lasting != fault);
+        self.set(fault, false);
+    }
+
     /// Does anything still go on?
     pub fn has_faults(&self) -> bool {
         !self.endings.is_empty() || !self.orders.is_empty() || self.orders_under_way > 0
@@ -493,10 +564,17 @@ impl State {
     ///
     /// Not while a person has promoted the other node behind the tool's back: should that one restart before it is adopted, its node waits for the lost primary
     /// and the lost primary's node refuses, and no command of the tool leads out. A person has to start PostgreSQL there without `postgres-node`.
+    ///
+    /// Nor while the other node is to take a fresh copy: it waits for the lost primary then, whatever data it has, and no command takes that order back.
     fn may_lose_volume(&self, index: usize) -> bool {
         let other = &self.nodes[1 - index];
         let by_hand = other.server.as_ref().is_some_and(|server| server.by_hand);
-        other.runs() && !by_hand && (other.is(false) || other.is(true)) && other.data.as_ref().is_some_and(|data| !data.rewinding)
+        let takes_a_copy = self.copies_under_way > 0 || other.copy_ordered;
+        other.runs()
+            && !by_hand
+            && !takes_a_copy
+            && (other.is(false) || other.is(true))
+            && other.data.as_ref().is_some_and(|data| !data.rewinding)
     }
 
     fn lose_volume(&mut self, index: usize) {
@@ -504,6 +582,7 @@ impl State {
         node.ends("exited with code 1: its volume is gone");
         (node.data, node.noted) = (None, None);
         node.kept.clear();
+        node.directories_seen = 0;
         let left = self.copies();
         let ledger = &mut self.ledger;
         let gone = [ledger.acknowledged.without(&[&left]), ledger.outside.without(&[&left])];

@@ -6,24 +6,29 @@
 //! | I2 | at every tick and effect, and at each change of primary | the record vouches for a standby that lacks an acknowledged commit on its disk; a new primary lacks one; a loss that a person accepted is larger than said |
 //! | I3 | at each failover that nobody ordered | the primary answered a probe, or was silent to fewer or for a shorter time than the thresholds say |
 //! | I4 | at each change of the record, and at the end | the record moves where it may not; the pair does not heal, or only a remedy that no message names would help |
-//! | I5 | at every tick and effect, at each start and each removal | an acknowledged commit is in no data directory; a node starts without a record; old data go while the new do not stream; a new cluster in the place of a lost one |
+//! | I5 | at every tick and effect, at each start and each removal | an acknowledged commit is in no data directory, or none has all of them although nobody gave one up; a node starts without a record; old data go while the new do not stream; a new cluster in the place of a lost one |
 //! | I6 | at each failover that nobody ordered | nothing at all was wrong with the primary |
+//!
+//! Beside them what two settings of the tool promise:
+//!
+//! | promise | asserted | what would fire it |
+//! | --- | --- | --- |
+//! | `pause` | at each effect of a pass | a pass that has read of it does anything but fence a second primary and note the cluster's identity; an unfinished transition may go on |
+//! | mode observe | at each effect and at each decision of a pass | a pass has any effect, or tells of a deed as if it were done |
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 use understudy::record::{NodeName, Record, Step, TransitionKind};
 
+use crate::default_settings::default_settings;
 use crate::world::clients::Ids;
 use crate::world::postgres::COMMIT_BYTES;
-use crate::world::{A, B, State};
+use crate::world::{A, B, Process, State, TICK};
 
 /// A pass may act on what it saw so long ago: the runtime and the probes have their deadlines.
 const STALE: Duration = Duration::from_secs(10);
-/// Two thresholds of the settings, a tick less.
-const SUSPICION: Duration = Duration::from_millis(2_400);
-const ISOLATION: Duration = Duration::from_millis(29_900);
-const STARTUP: Duration = Duration::from_millis(119_900);
 
 impl State {
     /// What holds at every moment.
@@ -32,6 +37,7 @@ impl State {
         self.i1_one_node_at_most_takes_writes();
         self.i2_whoever_is_vouched_for_has_every_acknowledged_commit();
         self.i5_every_acknowledged_commit_is_in_a_data_directory();
+        self.i5_no_data_directory_goes_before_its_replacement_streams();
     }
 
     fn note_what_is_fine(&mut self) {
@@ -98,7 +104,7 @@ impl State {
         if let Some(server) = &mut self.nodes[primary].server {
             server.by_hand = false;
         }
-        if lost.len() == 0 {
+        if lost.is_empty() {
             return;
         }
         let Some(transition) = self.disk.record.transition.clone().filter(|transition| transition.lossy) else {
@@ -121,15 +127,17 @@ impl State {
     }
 
     /// The record is about to be replaced.
-    pub fn record_changes(&mut self, before: &Record, after: &Record) {
+    pub fn record_changes(&mut self, before: &Record, after: &Record, process: &Process) {
         self.i4_the_record_moves_as_it_may(before, after);
+        if process.is_crons() && process.read_a_pause.get() {
+            self.pause_keeps_the_record(before, after);
+        }
         if let (None, Some(transition)) = (&before.transition, &after.transition) {
             self.accepted_at = Some(Instant::now());
             // A rule's number comes first where no person has ordered it.
             let is_automatic = transition.kind == TransitionKind::Failover && transition.reason.starts_with('R');
             if is_automatic {
                 self.tally.count("failover by a rule");
-                self.a_paused_pair_is_left_alone(before);
                 self.i3_unknown_is_never_safe(&transition.from);
                 self.i6_a_primary_that_is_fine_stays(&transition.from);
             }
@@ -148,17 +156,24 @@ impl State {
         }
         let served = evidence.served.elapsed();
         let silent_for = evidence.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let needed = if within(evidence.started, SUSPICION) {
-            STARTUP
-        } else if within(evidence.inside, SUSPICION) {
-            ISOLATION
+        // The defaults, whatever a broken rule has made of the settings. A tick less: the world's time goes by in ticks.
+        let limits = &default_settings().thresholds;
+        let suspicion = limits.suspicion - TICK;
+        let needed = if within(evidence.started, suspicion) {
+            limits.startup_grace - TICK
+        } else if within(evidence.inside, suspicion) {
+            limits.isolation_grace - TICK
+        } else if self.engine.kept_waiting.is_some_and(|until| within(until, STALE)) {
+            // A pass counts from its beginning what it sees for the first time. Where the runtime kept it waiting before it asked the server, what is left for
+            // certain are the probes themselves.
+            default_settings().probe_deadline * limits.suspicion_passes
         } else {
-            SUSPICION
+            suspicion
         };
         // The tool goes by the clock of the boot, which counts the time that the host sleeps.
         let needed = needed.saturating_sub(self.slept());
         let silent = evidence.silent;
-        if served < needed || (needed <= SUSPICION && (silent < 3 || silent_for < needed)) {
+        if served < needed || (needed <= suspicion && (silent < limits.suspicion_passes || silent_for < needed)) {
             self.violate(format!(
                 "I3: node {from} runs and is failed over: it served {served:?} ago, was silent to {silent} probes over {silent_for:?}; {needed:?} are needed"
             ));
@@ -173,10 +188,60 @@ impl State {
         }
     }
 
-    /// No invariant of the design, but a promise of `pause`.
-    fn a_paused_pair_is_left_alone(&mut self, before: &Record) {
-        if before.paused.is_some() {
-            self.violate("pause: a failover was begun by a rule while the pair was paused".to_owned());
+    /// A pause is in force, by the wall clock.
+    pub fn is_paused(&self) -> bool {
+        let pause = self.disk.record.paused.as_ref();
+        pause.is_some_and(|pause| pause.until.is_none_or(|until| until > self.wall()))
+    }
+
+    /// It ends by itself, unless somebody sets the clock back meanwhile.
+    pub fn pause_ends_within(&self, time: Duration) -> bool {
+        let until = self.disk.record.paused.as_ref().and_then(|pause| pause.until);
+        until.is_some_and(|until| until <= self.wall() + time)
+    }
+
+    /// A program has an effect.
+    pub fn a_deed_is_done(&mut self, kind: &'static str, process: &Process) {
+        if !process.is_crons() {
+            return;
+        }
+        if process.observes {
+            self.violate(format!("observe: {kind} by passes that were told to observe only"));
+        }
+        // What it writes is judged when it is written.
+        let is_left_on = matches!(kind, "record" | "kill" | "forbid restarts");
+        if process.read_a_pause.get() && !is_left_on {
+            self.violate(format!("pause: {kind} while the pair is paused"));
+        }
+        if let (None, Some(rule)) = (&self.first_deed, &self.told_deed) {
+            self.first_deed = Some((self.time(), rule.clone()));
+        }
+    }
+
+    fn pause_keeps_the_record(&mut self, before: &Record, after: &Record) {
+        let kept = Record { system_identifier: after.system_identifier.clone(), ..before.clone() };
+        if kept != *after {
+            self.violate("pause: a pass changes the record while the pair is paused".to_owned());
+        }
+    }
+
+    /// A pass says what it has decided.
+    pub fn a_decision_is_told(&mut self, event: &str, details: &Value, process: &Process) {
+        let word = |key: &str| details.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is_deed = !matches!(word("action"), "nothing" | "wait" | "alert" | "refuse");
+        match event {
+            "decision" if process.observes && is_deed => {
+                self.violate(format!("observe: {} is told as a decision, and nothing was done", word("rule")));
+            }
+            "would_have" if !process.observes || !is_deed => {
+                self.violate(format!("observe: {} is told as what would have been done", word("rule")));
+            }
+            "decision" => self.told_deed = is_deed.then(|| word("rule").to_owned()),
+            "would_have" => {
+                let time = self.time();
+                self.first_deed.get_or_insert_with(|| (time, word("rule").to_owned()));
+            }
+            _ => {}
         }
     }
 
@@ -224,8 +289,15 @@ impl State {
         let ledger = &self.ledger;
         let directories = || self.nodes.iter().flat_map(|node| node.directories());
         // Most of the time one of them has it all.
-        let whole = directories().any(|data| ledger.acknowledged.missing_in(&[&data.ids]) == 0);
-        if whole && ledger.outside == Ids::default() {
+        let whole = ledger.acknowledged.is_empty() || directories().any(|data| ledger.acknowledged.missing_in(&[&data.ids]) == 0);
+        if whole && ledger.outside.is_empty() {
+            return;
+        }
+        // Each part may be somewhere, and yet nobody could go on with all of it. What a person accepts to lose is given up when the lead has moved.
+        let nothing_is_given_up =
+            ledger.given_up.is_empty() && self.disk.record.transition.as_ref().is_none_or(|transition| !transition.lossy);
+        if !whole && nothing_is_given_up && ledger.outside.is_empty() && ledger.destroyed.is_empty() {
+            self.violate("I5: no data directory has every acknowledged commit any more".to_owned());
             return;
         }
         let copies = self.copies();
@@ -236,15 +308,16 @@ impl State {
         }
     }
 
-    pub fn i5_is_discarded(&mut self, index: usize) {
-        let goes = self.nodes[index].kept.iter().any(|kept| !kept.forever);
-        let streams = self.nodes[index].server.as_ref().is_some_and(|server| server.streams());
-        if goes {
-            self.tally.count("old data discarded");
-        }
-        // It may have lost its primary a moment ago; then it has been vouched for.
-        if goes && !streams && !self.disk.record.standby_eligible {
-            self.violate(format!("I5: old data of node {index} are removed before the new ones stream"));
+    fn i5_no_data_directory_goes_before_its_replacement_streams(&mut self) {
+        for index in [A, B] {
+            let vouched_for = self.disk.record.standby_eligible;
+            let node = &mut self.nodes[index];
+            let there = node.kept.len() + usize::from(node.data.is_some());
+            let before = std::mem::replace(&mut node.directories_seen, there);
+            // It may have lost its primary a moment ago; then it has been vouched for.
+            if there < before && !vouched_for && !node.server.as_ref().is_some_and(|server| server.streams()) {
+                self.violate(format!("I5: data of node {index} are removed before the new ones stream"));
+            }
         }
     }
 

@@ -17,6 +17,7 @@
 //! | `invariants` | I1 to I6, one function each |
 //! | `broken_rules` | rules broken on purpose: the test of the test |
 //! | `coverage` | what has to have happened in a long run |
+//! | `stories` | what must not be left to luck: told on purpose, at each effect in turn, by `make check` |
 //!
 //! # A fault
 //! A variant of `Fault` with its name and whether it lasts; the compiler shows what is missing. Give it a number in `draw` and its name to `ALL_KINDS`: a long
@@ -33,10 +34,13 @@
 
 mod broken_rules;
 mod coverage;
+#[path = "../default_settings.rs"]
+mod default_settings;
 mod faults;
 mod invariants;
 mod people;
 mod run;
+mod stories;
 mod world;
 
 use std::sync::Mutex;
@@ -45,12 +49,15 @@ use std::time::Instant;
 
 use broken_rules::BrokenRule;
 use coverage::Tally;
-use run::live_through;
+use run::{live_through, live_through_in};
+use understudy::failover::settings::Mode;
 
 /// Below this many seeds a run is not asked whether it has reached everything.
 const LONG_RUN: u64 = 10_000;
 /// Within this many seeds each broken rule has to be caught.
 const CAUGHT_WITHIN: u64 = 2_000;
+/// So many seeds live one life that acts and one that only observes.
+const TWINS: u64 = 100;
 /// So many failing seeds are enough.
 const ENOUGH: usize = 5;
 
@@ -91,7 +98,7 @@ fn i1_to_i6_hold_in_every_world() {
             }
             let outcome = live_through(seed, None, false);
             lived.fetch_add(outcome.lived.as_secs(), Ordering::Relaxed);
-            own.merge(outcome.tally);
+            own.merge_world(outcome.tally);
             if let Some(violation) = outcome.violation {
                 failures.lock().unwrap().push((seed, violation));
             }
@@ -115,7 +122,7 @@ fn i1_to_i6_hold_in_every_world() {
     let words: Vec<String> = failures.iter().map(|(seed, violation)| format!("seed {seed}: {violation}\n  {}", replay(*seed))).collect();
     assert!(words.is_empty(), "{}", words.join("\n"));
     if seeds >= LONG_RUN {
-        assert_eq!(tally.blind_spots(), Vec::<String>::new(), "never reached in {seeds} seeds");
+        assert_eq!(tally.blind_spots(), Vec::<String>::new(), "reached too rarely in {seeds} seeds");
     }
 }
 
@@ -128,6 +135,21 @@ fn a_seed_lives_the_same_life_twice() {
         assert_eq!(lives[0], lives[1], "seed {seed}");
     }
     assert!(told > 1_000, "too little happened for this to mean anything");
+}
+
+/// Up to the first deed both lives are the same: the observing passes have to say then what the others do, by the same rule.
+#[test]
+fn passes_that_only_observe_say_what_the_others_do() {
+    let mut said = 0;
+    for seed in 1..=TWINS {
+        let [acted, observed] = [Mode::Act, Mode::Observe].map(|mode| live_through_in(Some(mode), seed, None, false));
+        assert_eq!((acted.violation, observed.violation), (None, None), "seed {seed}");
+        let Some((time, rule)) = acted.first_deed else { continue };
+        let (said_at, said_rule) = observed.first_deed.unwrap_or_else(|| panic!("seed {seed}: {rule} after {time:?}, and nothing is said"));
+        assert!(said_rule == rule && said_at <= time, "seed {seed}: {rule} after {time:?}, and {said_rule} is said after {said_at:?}");
+        said += 1;
+    }
+    assert!(said > TWINS / 2, "too little was done for this to mean anything: {said}");
 }
 
 #[test]

@@ -5,18 +5,40 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use understudy::failover::command;
+use understudy::failover::command::rejoin::Way;
+use understudy::failover::settings::Mode;
 
 use crate::world::containers::Run;
-use crate::world::{A, B, World};
+use crate::world::{A, B, ORDER, World, name};
 
-/// What a person orders.
+/// How long a person watches a node come back.
+const REJOIN: Duration = Duration::from_secs(120);
+
+/// What a person orders. `drill` is not among them: its witness is a client of PostgreSQL's own, in a database of its own, and its report is a file; of the pair it
+/// asks nothing but a killed primary and a switchover, which are drawn as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Switchover,
     Pause,
+    /// For so many milliseconds.
+    PauseFor(u32),
     Resume,
     /// `failover --accept-data-loss`.
     Failover,
+    Rejoin {
+        node: usize,
+        from_copy: bool,
+    },
+}
+
+impl Order {
+    /// As `Command::is_an_order` has it: carried out whatever passes may do.
+    fn is_a_deed(self) -> bool {
+        match self {
+            Self::Switchover | Self::Failover | Self::Rejoin { .. } => true,
+            Self::Pause | Self::PauseFor(_) | Self::Resume => false,
+        }
+    }
 }
 
 /// Gives the orders that are due, each as the program that a person would run.
@@ -33,13 +55,25 @@ pub async fn give_orders(world: World) {
 
 /// Gives one order, and says in the trace what came of it.
 pub async fn give(world: &World, order: Order) {
-    world.state().orders_under_way += 1;
-    let given = world.run("a person's order", async move |checker| {
+    let copies = u32::from(matches!(order, Order::Rejoin { from_copy: true, .. }));
+    {
+        let mut state = world.state();
+        state.orders_under_way += 1;
+        state.copies_under_way += copies;
+    }
+    let given = world.run(ORDER, async move |mut checker| {
+        if order.is_a_deed() {
+            checker.settings.mode = Mode::Act;
+        }
         let answer = match order {
             Order::Switchover => command::switchover::switchover(&checker, None, Duration::from_secs(5)).await,
             Order::Pause => command::pause::pause(&checker, "the simulation says so", None).await,
+            Order::PauseFor(ms) => command::pause::pause(&checker, "the simulation says so", Some(Duration::from_millis(ms.into()))).await,
             Order::Resume => command::pause::resume(&checker).await,
             Order::Failover => command::failover::failover(&checker, |_| Ok(())).await,
+            Order::Rejoin { node, from_copy } => {
+                command::rejoin::rejoin(&checker, &name(node), Way { from_copy, limit: REJOIN }, |_| Ok(())).await
+            }
         };
         match answer {
             Ok((report, _)) => ("order carried out", report.text),
@@ -49,6 +83,7 @@ pub async fn give(world: &World, order: Order) {
     let (tally, words) = given.await.unwrap_or(("order died", String::new()));
     let mut state = world.state();
     state.orders_under_way -= 1;
+    state.copies_under_way -= copies;
     state.tally.count(tally);
     state.say(|| format!("{order:?}: {tally}: {words}"));
 }

@@ -11,7 +11,6 @@ pub mod node;
 pub mod postgres;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,14 +20,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use understudy::failover::clock::{Clock, Moment};
 use understudy::failover::lock::{Lock, LockError, Purpose};
-use understudy::failover::observation::Thresholds;
 use understudy::failover::parts::Parts;
 use understudy::failover::pass::Checker;
-use understudy::failover::settings::{Login, Mode, Settings};
+use understudy::failover::settings::{Mode, Settings};
 use understudy::record::NodeName;
 
 use crate::broken_rules::BrokenRule;
 use crate::coverage::Tally;
+use crate::default_settings::default_settings;
 use crate::faults::{Fault, Interruption};
 use crate::people::Order;
 use clients::Ledger;
@@ -41,8 +40,16 @@ use postgres::Data;
 pub const A: usize = 0;
 pub const B: usize = 1;
 
+/// The programs: what cron starts, and what a person does.
+pub const CRON: &str = "failover-check";
+pub const ORDER: &str = "a person's order";
+
 /// How far the world goes on at a time, while nobody calls it.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// How often somebody who wants to act looks whether it is its turn. `lock.rs` looks five times as often; nothing rests on that here, and it would be most of what
+/// happens in a world.
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 
 /// Everything there is.
 pub struct State {
@@ -59,6 +66,8 @@ pub struct State {
     pub effects: u32,
     /// What happens at which effect.
     pub interruptions: Vec<(u32, Interruption)>,
+    /// What happens at the next effect of a kind.
+    pub aimed: Vec<(&'static str, Interruption)>,
     /// The rule that the last pass fired, and since when it does.
     pub last_rule: Option<(String, Instant)>,
     pub passes: u32,
@@ -78,12 +87,20 @@ pub struct State {
     pub orders: Vec<Order>,
     /// Orders that a program is carrying out.
     pub orders_under_way: u32,
+    /// Orders of a fresh copy among them.
+    pub copies_under_way: u32,
     /// A person has promoted a node behind the tool's back at some time.
     pub promoted_by_hand: bool,
     /// When the last transition began.
     pub accepted_at: Option<Instant>,
     /// What the app last said; for a broken rule.
     pub app_was_ready: bool,
+    /// How long a checkpoint takes; drawn where a story does not say.
+    pub checkpoint_takes: Option<Duration>,
+    /// When cron's passes first did something, and the rule by which; or would have.
+    pub first_deed: Option<(Duration, String)>,
+    /// … and which rule it was that they last told of, where it asks for a deed.
+    pub told_deed: Option<String>,
 }
 
 #[derive(Default)]
@@ -98,6 +115,10 @@ pub struct Process {
     name: &'static str,
     alive: Cell<bool>,
     gone: Notify,
+    /// It was told to observe only.
+    pub observes: bool,
+    /// When it last read the record, the pair was paused, and no transition unfinished.
+    pub read_a_pause: Cell<bool>,
     /// It has itself verified that the node that its transition leads away from does not run; for a broken rule.
     pub began_transition: Cell<bool>,
     /// Containers that it told to die; for a broken rule.
@@ -109,6 +130,11 @@ impl Process {
         if self.alive.replace(false) {
             self.gone.notify_one();
         }
+    }
+
+    /// A program that passes, rather than a person's.
+    pub fn is_crons(&self) -> bool {
+        self.name == CRON
     }
 }
 
@@ -143,37 +169,6 @@ pub fn name(index: usize) -> NodeName {
     ["pg-a", "pg-b"][index].parse().unwrap()
 }
 
-/// The defaults of an installation, but for the probe's deadline, which none of the rules rests on.
-fn settings() -> Settings {
-    Settings {
-        state_directory: PathBuf::from("/nowhere"),
-        docker_socket: PathBuf::from("/nowhere/docker.sock"),
-        app_container: "app".to_owned(),
-        app_url: "http://127.0.0.1:1".to_owned(),
-        nodes: [A, B].map(|index| (name(index), format!("understudy-{}", name(index)))).into(),
-        login: Login { port: 5432, user: "u".to_owned(), password: "p".to_owned(), database: "d".to_owned() },
-        probe_deadline: Duration::from_millis(700),
-        flapping_window: Duration::from_secs(1_800),
-        mode: Mode::Act,
-        drill: None,
-        metrics_file: None,
-        notify: None,
-        thresholds: Thresholds {
-            suspicion_passes: 3,
-            suspicion: Duration::from_millis(2_500),
-            isolation_grace: Duration::from_secs(30),
-            startup_grace: Duration::from_secs(120),
-            app_grace: Duration::from_secs(10),
-            app_restart_cooldown: Duration::from_secs(120),
-            standby_grace: Duration::from_secs(5),
-            standby_restart_grace: Duration::from_secs(60),
-            node_start_cooldown: Duration::from_secs(5),
-            start_attempts: 3,
-            flapping_limit: 3,
-        },
-    }
-}
-
 impl World {
     /// A new installation: nothing runs, both volumes are empty.
     pub fn fresh(seed: u64, broken: Option<BrokenRule>, traced: bool) -> Self {
@@ -190,6 +185,7 @@ impl World {
             violation: None,
             effects: 0,
             interruptions: Vec::new(),
+            aimed: Vec::new(),
             last_rule: None,
             passes: 0,
             boot: 1,
@@ -203,12 +199,17 @@ impl World {
             endings: Vec::new(),
             orders: Vec::new(),
             orders_under_way: 0,
+            copies_under_way: 0,
             promoted_by_hand: false,
             accepted_at: None,
             app_was_ready: true,
+            checkpoint_takes: None,
+            first_deed: None,
+            told_deed: None,
         };
+        let settings = default_settings().clone();
         let world =
-            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings())), rebooted: Rc::new(Notify::new()) };
+            Self { state: Rc::new(RefCell::new(state)), settings: Rc::new(RefCell::new(settings)), rebooted: Rc::new(Notify::new()) };
         if let Some(broken) = broken {
             broken.set_up(&mut world.settings.borrow_mut());
         }
@@ -250,16 +251,19 @@ impl World {
 
     /// Runs a program on a checker, until it ends or dies; then None.
     pub async fn run<T>(&self, name: &'static str, program: impl AsyncFnOnce(Checker<Hand>) -> T) -> Option<T> {
+        let mut settings = self.settings.borrow().clone();
         let process = Rc::new(Process {
             name,
             alive: Cell::new(true),
             gone: Notify::new(),
+            observes: name == CRON && settings.mode == Mode::Observe,
+            read_a_pause: Cell::new(false),
             began_transition: Cell::new(false),
             killed: Cell::new([false; 2]),
         });
         self.state().processes.push(process.clone());
         let hand = Hand { world: self.clone(), process: process.clone() };
-        let settings = self.settings.borrow().clone();
+        settings.mode = BrokenRule::mode(self.state().broken, settings.mode);
         let part = || hand.clone();
         let checker = Checker {
             settings,
@@ -323,8 +327,9 @@ impl State {
         }
     }
 
-    pub fn trace(&mut self) -> Vec<String> {
-        self.trace.take().unwrap_or_default()
+    /// What has happened so far, where a trace is kept.
+    pub fn trace(&self) -> &[String] {
+        self.trace.as_deref().unwrap_or_default()
     }
 
     /// What must never be, is. The first one counts.
@@ -384,6 +389,12 @@ impl State {
         self.wall_offset += SignedDuration::from_secs(seconds);
     }
 
+    /// What the host's clock shows.
+    pub fn wall(&self) -> Timestamp {
+        let since = SignedDuration::try_from(self.time()).unwrap() + self.wall_offset;
+        Timestamp::from_second(1_790_000_000).unwrap() + since
+    }
+
     /// A little time goes by.
     pub fn tick(&mut self) {
         self.end_faults();
@@ -419,7 +430,9 @@ impl Hand {
         state.tally.count_effect(kind);
         let (number, program) = (state.effects, self.process.name);
         state.say(|| format!("effect {number} of {program}: {kind} {details}"));
-        let due: Vec<Interruption> = state.interruptions.extract_if(.., |(at, _)| *at == number).map(|(_, what)| what).collect();
+        state.a_deed_is_done(kind, &self.process);
+        let mut due: Vec<Interruption> = state.interruptions.extract_if(.., |(at, _)| *at == number).map(|(_, what)| what).collect();
+        due.extend(state.aimed.extract_if(.., |(at, _)| *at == kind).map(|(_, what)| what));
         for what in due.iter().filter(|what| !what.comes_after()) {
             state.interrupt(*what, kind, &self.process);
         }
@@ -476,9 +489,7 @@ impl Clock for Hand {
     }
 
     fn wall(&self) -> Timestamp {
-        let state = self.state();
-        let since = SignedDuration::try_from(state.time()).unwrap() + state.wall_offset;
-        Timestamp::from_second(1_790_000_000).unwrap() + since
+        self.state().wall()
     }
 }
 
@@ -528,7 +539,7 @@ impl Lock for Hand {
             if Instant::now() >= until {
                 return Err(LockError::Busy { waited: patience, holder: String::new() });
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOCK_LOOK).await;
         }
     }
 

@@ -42,7 +42,7 @@ pub async fn pause(checker: &Checker<impl Parts>, reason: &str, time: Option<Dur
 pub async fn resume(checker: &Checker<impl Parts>) -> Result<(Report, ExitCode), Error> {
     let _turn = take_turn(checker).await?;
     let before = checker.store.load()?;
-    let record = Record { paused: None, counted_since: Some(checker.clock.wall()), ..before.clone() };
+    let record = Record { paused: None, ..before.clone() }.counted_anew(checker.clock.wall());
     if before.paused.is_none() && before.failovers_within(checker.settings.flapping_window, checker.clock.wall()) == 0 {
         return Ok((report::record(&record, "not paused, and no failover counted: nothing to resume".to_owned()), ExitCode::Done));
     }

@@ -11,9 +11,13 @@ use understudy::failover::observe::AppProbe;
 
 use super::{Hand, State};
 use crate::broken_rules::BrokenRule;
+use crate::default_settings::default_settings;
 
 /// Commits under way at once. In sync mode each client waits for its own.
 const CLIENTS: usize = 3;
+
+/// Of a hundred ticks so many bring a commit, where nobody says otherwise.
+pub const BUSY: u32 = 30;
 
 /// A set of commits.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,6 +62,10 @@ impl Ids {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
@@ -93,7 +101,7 @@ impl Ledger {
             outside: Ids::default(),
             given_up: Ids::default(),
             destroyed: Ids::default(),
-            busy: 30,
+            busy: BUSY,
             app_down: false,
             app_starts_in: None,
         }
@@ -158,7 +166,7 @@ impl AppProbe for Hand {
         if !ready {
             // Either it says so or it says nothing; the second takes until the deadline.
             let silent = self.call(None, |state| state.rng.bool()).await;
-            sleep(Duration::from_millis(if silent { 700 } else { 1 })).await;
+            sleep(if silent { default_settings().probe_deadline } else { Duration::from_millis(1) }).await;
         }
         BrokenRule::app(self, ready);
         if ready {

@@ -102,6 +102,8 @@ pub struct Node {
     stopping: Option<(Instant, Instant, bool)>,
     pub data: Option<Data>,
     pub kept: Vec<Kept>,
+    /// How many data directories there were when somebody last looked.
+    pub directories_seen: usize,
     pub noted: Option<Noted>,
     pub server: Option<Server>,
     pub evidence: Evidence,
@@ -130,6 +132,7 @@ impl Node {
             stopping: None,
             data: None,
             kept: Vec::new(),
+            directories_seen: 0,
             noted: None,
             server: None,
             evidence: Evidence::new(),
@@ -164,6 +167,7 @@ impl Node {
             self.run = Run::Stopped(how);
         }
         (self.dies_in, self.stopping, self.server) = (None, None, None);
+        self.evidence.stopped = Instant::now();
         self.is_stopped_by_signal = false;
         self.replay_paused = false;
     }
@@ -195,6 +199,8 @@ pub struct Engine {
     pub orders_hang: bool,
     /// Its answers take up to so long.
     pub delay: Duration,
+    /// When an answer last was so late that whoever asked had to wait.
+    pub kept_waiting: Option<Instant>,
     /// Orders that got no answer and are carried out all the same.
     late: Vec<(Instant, Order)>,
     /// So many times a container has ended: whoever listens hears it.
@@ -314,6 +320,9 @@ impl Hand {
                 let slowest = state.engine.delay;
                 let delay =
                     if state.engine.hangs || (order.is_some() && state.engine.orders_hang) { limit } else { state.latency(slowest) };
+                if delay > TICK {
+                    state.engine.kept_waiting = Some(Instant::now() + delay);
+                }
                 (state.engine.away, delay)
             })
             .await;
@@ -482,7 +491,9 @@ impl Runtime for Hand {
     async fn order_copy(&self, container: &str) -> Result<(), RuntimeError> {
         let index = of_container(container);
         let order = |state: &mut State| {
-            state.nodes[index].copy_ordered = true;
+            let node = &mut state.nodes[index];
+            node.copy_ordered = true;
+            BrokenRule::copy_ordered(state.broken, node);
             Ok(())
         };
         self.engine(Some(("order a copy", format!("on {index}"))), None, DEED, order).await
@@ -494,8 +505,12 @@ impl Runtime for Hand {
             if state.nodes[index].run != Run::Running {
                 return Err(not_running(container, "discard old data of"));
             }
-            state.i5_is_discarded(index);
-            state.nodes[index].kept.retain(|kept| kept.forever);
+            let node = &mut state.nodes[index];
+            let before = node.kept.len();
+            node.kept.retain(|kept| kept.forever);
+            if node.kept.len() < before {
+                state.tally.count("old data discarded");
+            }
             Ok("discarded".to_owned())
         };
         self.engine(Some(("discard old data", format!("on {index}"))), None, DEED, discard).await

@@ -116,7 +116,11 @@ fn tear(memory: &Memory) -> Option<Memory> {
 
 impl RecordStore for Hand {
     fn load(&self) -> Result<Record, RecordError> {
-        let loaded = self.step(None, |state| state.disk.load());
+        let process = self.process.clone();
+        let loaded = self.step(None, |state| {
+            process.read_a_pause.set(state.is_paused() && state.disk.record.transition.is_none());
+            state.disk.load()
+        });
         let record = loaded.unwrap_or_else(|| Err(RecordError::Missing { path: PathBuf::from("the reader is dead") }))?;
         Ok(BrokenRule::load(self, record))
     }
@@ -142,7 +146,7 @@ impl RecordStore for Hand {
                 return Err(failed("no space left on device"));
             }
             let before = state.disk.record.clone();
-            state.record_changes(&before, &record);
+            state.record_changes(&before, &record, &process);
             if before.transition.is_none() && record.transition.is_some() {
                 process.began_transition.set(true);
             }
@@ -196,9 +200,11 @@ impl MemoryStore for Hand {
 
 impl Journal for Hand {
     fn append(&self, event: &str, details: Value) {
+        let process = self.process.clone();
         self.step(None, |state| {
-            if matches!(event, "rolled_back" | "failover_finished" | "switchover_finished" | "fenced_stray" | "sync_restored") {
-                state.tally.count_event(event);
+            state.tally.count_event(event);
+            if process.is_crons() {
+                state.a_decision_is_told(event, &details, &process);
             }
             state.say(|| format!("event: {event} {details}"));
         });

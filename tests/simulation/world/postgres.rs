@@ -27,6 +27,7 @@ use super::containers::Run;
 use super::disk::IDENTITY;
 use super::{Hand, State};
 use crate::broken_rules::BrokenRule;
+use crate::default_settings::default_settings;
 
 /// Log bytes of one commit.
 pub const COMMIT_BYTES: u64 = 8 * 1024 * 1024;
@@ -173,6 +174,8 @@ pub struct Server {
     /// It has received something since it started: before, it does not know what it has.
     received: bool,
     streaming: bool,
+    /// When the primary last sent it something, as it does all the time.
+    heard: Option<Instant>,
     /// Leaves recovery in so many ticks.
     pub promoted_in: Option<u32>,
     /// Commits wait for the peer: as the server has read it, and as commits in fact do.
@@ -195,6 +198,7 @@ impl Server {
             replayed: 0,
             received: false,
             streaming: false,
+            heard: None,
             promoted_in: None,
             written: synchronous,
             in_force: synchronous,
@@ -302,8 +306,10 @@ impl State {
         let (true, true, Some(follower), Some(copy)) =
             (is_there && standby_moves, joined && answers, &mut standby.server, &mut standby.data)
         else {
-            // What it does not hear it misses after its timeout; here at once, which only the app's and the checker's patience notice.
-            if joined && let Some(follower) = &mut standby.server {
+            // Behind a cut it misses its primary after its timeout; else at once, which only the app's and the checker's patience notice.
+            if let Some(follower) = &mut standby.server
+                && (joined || follower.heard.is_none_or(|heard| heard.elapsed() > SENDER_TIMEOUT))
+            {
                 follower.streaming = false;
             }
             return;
@@ -314,7 +320,7 @@ impl State {
             return;
         }
         copy.receive(data, most);
-        (follower.streaming, follower.received) = (true, true);
+        (follower.streaming, follower.received, follower.heard) = (true, true, Some(Instant::now()));
         // It says what it had flushed before this delivery: the disk of the standby is one tick behind.
         server.row = Some((copy.flushed, Instant::now()));
     }
@@ -331,7 +337,7 @@ impl Hand {
         let began = Instant::now();
         let IpAddr::V4(address) = at else { panic!("{at}") };
         let index = usize::from(address.octets()[3]) - 1;
-        let deadline = Duration::from_millis(700);
+        let deadline = default_settings().probe_deadline;
         let (unheard, answer_lost, delay) = self
             .call(None, |state| {
                 let (node, network) = (&state.nodes[index], &state.network);
@@ -447,7 +453,8 @@ impl Servers for Hand {
     }
 
     async fn checkpoint(&self, at: IpAddr, limit: Duration) -> Result<(), ServerError> {
-        let time = self.call(None, |state| Duration::from_millis(state.rng.u64(10..1_500))).await;
+        let drawn = |state: &mut State| Duration::from_millis(state.rng.u64(10..1_500));
+        let time = self.call(None, |state| state.checkpoint_takes.unwrap_or_else(|| drawn(state))).await;
         sleep(time.min(limit)).await;
         if time > limit {
             return Err(ServerError::TimedOut(limit));

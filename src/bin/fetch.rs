@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use understudy::failover::command::usage_error;
 use understudy::fetch::command::{Answer, CommandLine, Refusal};
 use understudy::fetch::exit_code::ExitCode as Code;
+use understudy::usage_error::usage_error;
 
 /// Ends at the first SIGINT or SIGTERM after this call. The second one ends the program: whoever sends it does not want to wait for the disk.
 fn interrupt() -> impl Future<Output = ()> {

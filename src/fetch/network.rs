@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_RANGE, RANGE};
-use reqwest::{Certificate, Client, Response, redirect};
+use reqwest::{Client, Response, redirect};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::OnceCell;
 
 use super::address::Address;
@@ -13,6 +15,7 @@ use super::error::Error;
 use super::head::{Head, Validator};
 use super::s3::Account;
 use super::settings::Settings;
+use crate::http_client;
 use crate::with_causes::with_causes;
 
 /// Redirects that are followed, one after the other.
@@ -53,7 +56,7 @@ pub struct Stretch<'a> {
 pub struct Network {
     web: Client,
     s3: OnceCell<Result<(Account, Client), Error>>,
-    authorities: Vec<Certificate>,
+    authorities: Vec<CertificateDer<'static>>,
     settings: Settings,
 }
 
@@ -63,8 +66,6 @@ impl Network {
     /// # Errors
     /// The authorities that were given cannot be read. In words.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        // One provider for all of TLS here: the one that failover-check's notifications use too. Where there is one already, it is this.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let authorities = settings.cacert.as_deref().map(authorities).transpose()?.unwrap_or_default();
         let web = client(settings, &authorities, redirect::Policy::custom(follow))
             .map_err(|error| format!("{error}; try: {}", error.remedy()))?;
@@ -172,23 +173,24 @@ impl Network {
     }
 }
 
-fn client(settings: &Settings, authorities: &[Certificate], policy: redirect::Policy) -> Result<Client, Error> {
-    let builder = Client::builder()
+fn client(settings: &Settings, authorities: &[CertificateDer<'static>], policy: redirect::Policy) -> Result<Client, Error> {
+    let unusable = |error: &dyn std::error::Error| Error::Certificate { cause: with_causes(error) };
+    let builder = http_client::builder(authorities)
+        .map_err(|error| unusable(&error))?
         .user_agent(concat!("understudy-fetch/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .redirect(policy)
         .connect_timeout(settings.timeout)
-        .pool_max_idle_per_host(settings.jobs.max(settings.connections))
-        .tls_certs_merge(authorities.iter().cloned());
-    builder.build().map_err(|error| Error::Certificate { cause: with_causes(&error) })
+        .pool_max_idle_per_host(settings.jobs.max(settings.connections));
+    builder.build().map_err(|error| unusable(&error))
 }
 
 /// The certificates of authorities, from a file in PEM.
-fn authorities(path: &Path) -> Result<Vec<Certificate>, String> {
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unreadable =
         |words: String| format!("cannot read the authorities in '{}': {words}; try: a file with certificates in PEM", path.display());
     let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(with_causes(&error)))?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unreadable(with_causes(&error)))?;
     if found.is_empty() {
         return Err(unreadable("there is none".to_owned()));
     }

@@ -64,7 +64,7 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
+test: ## Every check but test-rehearsal, downloads-slow, scenarios-slow and soak (an hour on two cores)
 	$(MAKE) lint check simulate servers seeing downloads
 	# Side by side: they mostly wait, for packages, for reboots, for answers.
 	$(MAKE) --jobs=3 ec2 playbooks test-host
@@ -105,9 +105,16 @@ seeing: ## The app's page in headless Chromium (pictures in target/seeing), metr
 	$(call run_tests,--test seeing,,)
 
 .PHONY: downloads
-downloads: moto ## fetch against nginx, moto's S3 and a server that breaks off; killed a hundred times
+downloads: moto ## fetch against nginx, moto's S3 and a server that breaks off; killed twenty times
 	scripts/fetch-test-nginx
 	$(call run_tests,--test fetch,,)
+
+.PHONY: downloads-slow
+downloads-slow: export FETCH_KILLS = 100
+downloads-slow: export FETCH_LARGE_MIB = 2048
+downloads-slow: moto ## The same, with a hundred kills and a file of 2 GB
+	scripts/fetch-test-nginx
+	cargo test --locked --test fetch endurance -- --nocapture
 
 .PHONY: moto
 moto: setup # What answers like EC2's API, and like S3's, in the tests

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use understudy::fetch::address::redacted_in;
 use understudy::fetch::command::{Answer, CommandLine, Refusal};
 use understudy::fetch::exit_code::ExitCode as Code;
 use understudy::usage_error::usage_error;
@@ -30,7 +31,9 @@ fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(error) => match usage_error(&error) {
             Some(words) => {
-                eprintln!("fetch: {words}");
+                // Quoted in it are arguments, and a URL in the wrong place may hold a password.
+                let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+                eprintln!("fetch: {}", redacted_in(&words, arguments));
                 return Code::Usage.into();
             }
             None => error.exit(),
@@ -44,7 +47,10 @@ fn main() -> ExitCode {
             return Code::Failed.into();
         }
     };
-    match runtime.block_on(async { command_line.execute(std::io::stderr().is_terminal(), interrupt()).await }) {
+    let ended = runtime.block_on(async { command_line.execute(std::io::stderr().is_terminal(), interrupt()).await });
+    // What still runs then is the reading of files that are there, given up by a signal or a deadline.
+    runtime.shutdown_background();
+    match ended {
         Ok(Answer { output, exit_code }) => {
             if !output.is_empty() {
                 // Who closed it does not want to read it.

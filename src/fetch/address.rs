@@ -123,7 +123,8 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     // A backslash separates elsewhere, and control characters write on terminals.
     let unsafe_character = |c: char| c == '/' || c == '\\' || c.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(unsafe_character) {
-        return Err(Error::UnsafeName { name: name.escape_debug().to_string() });
+        // It may be an address that was meant to stand elsewhere.
+        return Err(Error::UnsafeName { name: if name.contains("//") { redacted(name) } else { name.escape_debug().to_string() } });
     }
     if name.len() > LONGEST_NAME {
         return Err(Error::NameTooLong { length: name.len() });
@@ -144,6 +145,21 @@ pub fn redacted(text: &str) -> String {
         None => text.rsplit('@').next().unwrap_or_default().to_owned(),
     };
     shown.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Words about a command line, which may quote its arguments, with each address in them as it may be shown.
+#[must_use]
+pub fn redacted_in(words: &str, arguments: impl IntoIterator<Item = String>) -> String {
+    let mut words = words.to_owned();
+    for argument in arguments.into_iter().filter(|argument| argument.contains("//")) {
+        // `--option=value` is quoted as a whole or as its value.
+        let value = match argument.split_once('=') {
+            Some((option, value)) if option.starts_with('-') => value,
+            _ => argument.as_str(),
+        };
+        words = words.replace(value, &redacted(value));
+    }
+    words
 }
 
 /// Without credentials, query and fragment.
@@ -230,6 +246,15 @@ mod tests {
         assert_eq!(redacted("https://user:hu@sh@h/x"), "https://h/x");
         assert_eq!(redacted("user:hush@h/x?hush"), "h/x");
         assert_eq!(redacted("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+    }
+
+    #[test]
+    fn words_about_a_command_line_hold_no_secret_either() {
+        let argument = "https://user:hush@h/a?x=1&sig=hush";
+        let about = |words: &str, argument: &str| redacted_in(words, [argument.to_owned(), "-q".to_owned()]);
+        assert_eq!(about(&format!("invalid value '{argument}' for '--jobs'"), argument), "invalid value 'https://h/a' for '--jobs'");
+        assert_eq!(about(&format!("invalid value '{argument}'"), &format!("--jobs={argument}")), "invalid value 'https://h/a'");
+        assert_eq!(about(&format!("unexpected '--j={argument}'"), &format!("--j={argument}")), "unexpected '--j=https://h/a'");
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Error {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504 | 520..=599),
+            // What a server cannot do (501, 505) it will not be able to do in a minute either.
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504 | 506..=599),
             Self::Network { .. } | Self::Silent(_) | Self::Short { .. } | Self::Changed => true,
             _ => false,
         }
@@ -133,7 +134,7 @@ mod tests {
         for status in [400, 401, 403, 404, 405, 410, 412, 416, 501, 505] {
             assert!(!Error::Status { status, detail: String::new() }.may_pass(), "{status}");
         }
-        for status in [408, 429, 500, 502, 503, 504, 520] {
+        for status in [408, 429, 500, 502, 503, 504, 507, 509, 520, 599] {
             assert!(Error::Status { status, detail: String::new() }.may_pass(), "{status}");
         }
         assert!(!Error::Certificate { cause: String::new() }.may_pass());

@@ -59,7 +59,7 @@ impl Wanted {
 /// It is none.
 pub fn sha256_of(text: &str) -> Result<Check, Error> {
     Check::from_hexadecimal(Algorithm::Sha256, text.strip_prefix("sha256:").unwrap_or(text))
-        .ok_or_else(|| Error::MalformedLine { reason: format!("'{}' is no SHA-256 (64 hexadecimal digits)", text.escape_debug()) })
+        .ok_or_else(|| Error::MalformedLine { reason: format!("'{}' is no SHA-256 (64 hexadecimal digits)", redacted(text)) })
 }
 
 #[cfg(test)]
@@ -86,5 +86,8 @@ mod tests {
         assert!(matches!(error("https://h/a - ../b"), Error::UnsafeName { .. }));
         assert!(matches!(error("h/a - ../b"), Error::Malformed { .. }), "the first mistake is the one that is told");
         assert_eq!(Wanted::line("user:hush@h/a?hush - b").unwrap().shown, "h/a");
+        for line in ["https://h/a https://user:hush@h/b?hush", "https://h/a - https://user:hush@h/b?hush"] {
+            assert!(!error(line).to_string().contains("hush"), "{}", error(line));
+        }
     }
 }

@@ -179,6 +179,8 @@ fn client(settings: &Settings, authorities: &[CertificateDer<'static>], policy: 
         .map_err(|error| unusable(&error))?
         .user_agent(concat!("understudy-fetch/", env!("CARGO_PKG_VERSION")))
         .http1_only()
+        // It would tell the host that a redirect leads to what signs the address.
+        .referer(false)
         .redirect(policy)
         .connect_timeout(settings.timeout)
         .pool_max_idle_per_host(settings.jobs.max(settings.connections));
@@ -203,6 +205,10 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     if downgraded {
         return attempt.error("it leads from https to http");
     }
+    if !matches!(attempt.url().scheme(), "http" | "https") {
+        let words = format!("it leads to the scheme '{}'", attempt.url().scheme());
+        return attempt.error(words);
+    }
     if attempt.previous().len() > REDIRECTS {
         return attempt.error("it leads on and on");
     }
@@ -212,7 +218,8 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 /// The words of a client's error, without the address in it, which may hold a signature.
 fn explained(error: reqwest::Error) -> Error {
     let error = error.without_url();
-    if error.is_redirect() {
+    // What it is built from is an address: the first one was looked at long before, so this is one that a redirect named.
+    if error.is_redirect() || error.is_builder() {
         return Error::Redirect { cause: error.source().map_or_else(|| error.to_string(), ToString::to_string) };
     }
     if let Some(cause) = certificate_error(&error) {

@@ -36,7 +36,7 @@ impl<T> Queue<T> {
     }
 
     /// The next job that may run now; it counts as running until `done`. Hosts take turns.
-    pub fn next(&mut self) -> Option<(String, T)> {
+    pub fn take(&mut self) -> Option<(String, T)> {
         for _ in 0..self.waiting.len() {
             let mut host = self.waiting.pop_front()?;
             let running = self.running.entry(host.name.clone()).or_default();
@@ -79,16 +79,16 @@ mod tests {
     #[test]
     fn no_host_gets_more_than_its_share() {
         let mut queue = queue(2, &[("a", 1), ("a", 2), ("a", 3)]);
-        assert_eq!([queue.next(), queue.next(), queue.next()], [Some(("a".to_owned(), 1)), Some(("a".to_owned(), 2)), None]);
+        assert_eq!([queue.take(), queue.take(), queue.take()], [Some(("a".to_owned(), 1)), Some(("a".to_owned(), 2)), None]);
         queue.done("a");
-        assert_eq!(queue.next(), Some(("a".to_owned(), 3)));
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.take(), Some(("a".to_owned(), 3)));
+        assert_eq!(queue.take(), None);
     }
 
     #[test]
     fn a_busy_host_keeps_no_other_waiting() {
         let mut queue = queue(1, &[("a", 1), ("a", 2), ("b", 3), ("c", 4)]);
-        let jobs: Vec<u32> = std::iter::from_fn(|| queue.next()).map(|(_, job)| job).collect();
+        let jobs: Vec<u32> = std::iter::from_fn(|| queue.take()).map(|(_, job)| job).collect();
         assert_eq!(jobs, [1, 3, 4]);
         assert_eq!(queue.remaining().collect::<Vec<_>>(), [2]);
     }

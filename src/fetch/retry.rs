@@ -13,7 +13,7 @@ const LONGEST_ASKED_FOR: Duration = Duration::from_secs(300);
 /// After so many new bytes the count begins anew: a server that ends every connection after a while is slow, not broken.
 const WORTH_IT: u64 = 1024 * 1024;
 
-/// The attempts that failed, of one file.
+/// The attempts that failed, of one connection that brings a file.
 #[derive(Debug, Clone)]
 pub struct Attempts {
     allowed: u32,

@@ -1,7 +1,7 @@
 //! `NAME.part.json`: what a part belongs to, and which of its bytes are there.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -15,6 +15,9 @@ use super::verify::Check;
 
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
+
+/// The largest that is read, in bytes: far more than the ranges of any file take.
+const LARGEST: u64 = 1024 * 1024;
 
 /// What binds a part to what it was begun from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,15 @@ impl Sidecar {
     /// Reads the sidecar of a part that was begun from this address and is of the size that it says. Anything else is none: the file is begun afresh then.
     #[must_use]
     pub fn load(path: &Path, address: &Address, part_size: Option<u64>) -> Option<Self> {
-        let read: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        // What lies there may be anybody's: neither through a link, nor waiting for a pipe.
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+        let mut text = Vec::new();
+        file.take(LARGEST + 1).read_to_end(&mut text).ok()?;
+        if text.len() as u64 > LARGEST {
+            return None;
+        }
+        let read: Self = serde_json::from_slice(&text).ok()?;
         let fits = read.version == VERSION
             && read.url == address.to_string()
             && read.query_sha256 == address.query_digest()
@@ -59,7 +70,12 @@ impl Sidecar {
     /// # Errors
     /// What the system says; the older one stays then.
     pub fn store(&self, path: &Path, draft: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(draft)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(draft)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
         std::fs::rename(draft, path)?;
@@ -89,6 +105,21 @@ mod tests {
         assert_eq!(Sidecar::load(&path, &address, Some(100)).unwrap().finished.missing(100), [(60, 100)]);
         let text = std::fs::read_to_string(path).unwrap();
         assert!(!text.contains("hush") && !text.contains("id=7") && !text.contains("user"), "{text}");
+    }
+
+    #[test]
+    fn a_link_a_pipe_or_something_endless_is_none() {
+        let (folder, path, address) = stored();
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(Sidecar::load(&path, &address, Some(100)), None, "a link");
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(Sidecar::load(&path, &address, Some(100)), None, "a pipe");
+        let text = std::fs::read(&elsewhere).unwrap();
+        std::fs::write(&elsewhere, [text, vec![b' '; 2 << 20]].concat()).unwrap();
+        assert_eq!(Sidecar::load(&elsewhere, &address, Some(100)), None, "more than is read");
     }
 
     #[test]

@@ -57,7 +57,11 @@ impl World {
         }
     }
 
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+    /// What work brings, or why everything has to stop.
+    ///
+    /// # Errors
+    /// It has to.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             done = work => Ok(done),
             reason = self.stopped() => Err(reason),
@@ -138,7 +142,7 @@ pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Resul
     let mut attempts = Attempts::new(world.settings.retries);
     let mut ranges_are_given = true;
     if let Some(begun) = left_by_an_earlier_run(world, job)? {
-        match ranges(world, job, meter, begun, None, &mut attempts).await? {
+        match ranges(world, job, meter, begun, None, &attempts).await? {
             Ok(received) => return Ok(received),
             Err(Afresh::NoRanges) => ranges_are_given = false,
             // The part is emptied when the object has answered.
@@ -159,7 +163,7 @@ pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Resul
                             Some(validator) => {
                                 let checks = checks_of(job, &response);
                                 let begun = Begun { part, size: length, validator, checks, finished: Ranges::default() };
-                                match ranges(world, job, meter, begun, Some(response), &mut attempts).await? {
+                                match ranges(world, job, meter, begun, Some(response), &attempts).await? {
                                     Ok(received) => return Ok(Received { remark, ..received }),
                                     Err(Afresh::NoRanges) => {
                                         ranges_are_given = false;
@@ -237,6 +241,7 @@ async fn small(world: &World, job: &Job, meter: &Meter, mut response: Response, 
         while let Some(chunk) = world.network.chunk(&mut response).await? {
             meter.add(chunk.len() as u64);
             body.extend_from_slice(&chunk);
+            not_longer(body.len() as u64, Some(length))?;
         }
         Ok(())
     };
@@ -245,6 +250,16 @@ async fn small(world: &World, job: &Job, meter: &Meter, mut response: Response, 
         return Err(Error::Short { received: body.len() as u64, expected: length });
     }
     Ok(Received { body: Body::Small(body), size: length, resumed: false, remark: None, checks })
+}
+
+/// A body that says by itself where it ends may be longer than its head says.
+fn not_longer(received: u64, expected: Option<u64>) -> Result<(), Error> {
+    match expected {
+        Some(expected) if received > expected => {
+            Err(Error::Nonsense { cause: format!("the body is longer than the {expected} bytes of its head") })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Without ranges: what is there when a connection breaks is lost.
@@ -261,6 +276,7 @@ async fn in_one_piece(
     let mut at = 0;
     let whole = async {
         while let Some(chunk) = world.network.chunk(&mut response).await? {
+            not_longer(at + chunk.len() as u64, length)?;
             part.write_at(&chunk, at)?;
             at += chunk.len() as u64;
             meter.add(chunk.len() as u64);
@@ -282,7 +298,6 @@ struct Lanes {
     address: Address,
     part: Part,
     board: Mutex<Board>,
-    attempts: Mutex<Attempts>,
     validator: Validator,
     checks: Vec<Check>,
     meter: Arc<Meter>,
@@ -295,7 +310,7 @@ async fn ranges(
     meter: &Arc<Meter>,
     begun: Begun,
     first: Option<Response>,
-    attempts: &mut Attempts,
+    attempts: &Attempts,
 ) -> Result<Result<Received, Afresh>, Unreceived> {
     let Begun { part, size, validator, checks, finished } = begun;
     let resumed = first.is_none();
@@ -306,7 +321,6 @@ async fn ranges(
         address: job.address.clone(),
         part,
         board: Mutex::new(Board::new(size, finished)),
-        attempts: Mutex::new(attempts.clone()),
         validator,
         checks,
         meter: Arc::clone(meter),
@@ -316,11 +330,11 @@ async fn ranges(
     for _ in 0..connections {
         // Claimed here, in order: the first answer is that to the whole.
         let Some(claim) = lanes.board().claim() else { break };
-        running.spawn(Arc::clone(&lanes).bring_all(claim, first.take()));
+        // Each counts for itself: a server that restarts breaks all of them off at once, and that is one failure.
+        running.spawn(Arc::clone(&lanes).bring_all(claim, first.take(), attempts.clone()));
     }
     let ended = lanes.clone().supervise(&mut running).await;
     running.shutdown().await;
-    *attempts = lock(&lanes.attempts).clone();
     let finished = lanes.board().finished();
     let error = match ended {
         Ok(()) => match Arc::try_unwrap(lanes) {
@@ -339,13 +353,9 @@ async fn ranges(
     Err(Unreceived { error, kept, size: Some(size) })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Lanes {
     fn board(&self) -> MutexGuard<'_, Board> {
-        lock(&self.board)
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is there, and the size of the whole.
@@ -390,16 +400,15 @@ impl Lanes {
         self.part.checkpoint(&Sidecar::new(&self.address, size, self.validator.clone(), self.checks.clone(), finished))
     }
 
-    async fn bring_all(self: Arc<Self>, claim: Claim, first: Option<Response>) -> Result<(), Halt> {
-        let (mut claim, mut response) = (claim, first);
+    async fn bring_all(self: Arc<Self>, mut claim: Claim, mut first: Option<Response>, mut attempts: Attempts) -> Result<(), Halt> {
         loop {
-            self.bring(claim, response.take()).await?;
+            self.bring(claim, first.take(), &mut attempts).await?;
             let Some(next) = self.board().claim() else { return Ok(()) };
             claim = next;
         }
     }
 
-    async fn bring(&self, claim: Claim, mut response: Option<Response>) -> Result<(), Halt> {
+    async fn bring(&self, claim: Claim, mut response: Option<Response>, attempts: &mut Attempts) -> Result<(), Halt> {
         loop {
             let (next, end) = self.board().lacks(claim);
             if next >= end {
@@ -422,7 +431,7 @@ impl Lanes {
                 Err(trouble) => trouble,
             };
             let kept = self.board().finished().total();
-            let next = lock(&self.attempts).next(trouble.error, trouble.retry_after, kept, self.world.time_left(), fastrand::f64());
+            let next = attempts.next(trouble.error, trouble.retry_after, kept, self.world.time_left(), fastrand::f64());
             tokio::time::sleep(next.map_err(Halt::Failed)?).await;
         }
     }
@@ -433,14 +442,23 @@ impl Lanes {
         let (head, response) = self.world.network.get(&self.address, Some(stretch)).await.map_err(Opening::Trouble)?;
         let size = self.board().size();
         let is_this_version = match (&self.validator, &head.etag) {
-            (Validator::ETag(known), Some(etag)) => known == etag,
-            _ => head.validator.as_ref().is_none_or(|validator| *validator == self.validator),
+            (Validator::ETag(known), Some(etag)) => Some(known == etag),
+            // It has to be sent where the whole has one (RFC 9110, 15.3.7): who leaves it out may have left out the condition too.
+            (Validator::ETag(_), None) => None,
+            (Validator::LastModified(_), _) => Some(head.validator.as_ref().is_none_or(|validator| *validator == self.validator)),
         };
         match (head.status, head.range) {
-            (206, Some(range)) if range.size.is_some_and(|told| told != size) || !is_this_version => {
+            (206, Some(range)) if range.size.is_some_and(|told| told != size) || is_this_version == Some(false) => {
                 Err(Opening::Halted(Halt::Afresh(Afresh::Changed)))
             }
-            (206, Some(range)) if range.start == start && range.end <= end => Ok(response),
+            (206, Some(range))
+                if range.start == start
+                    && range.end <= end
+                    && is_this_version.is_some()
+                    && head.length.is_none_or(|length| length == range.end - range.start) =>
+            {
+                Ok(response)
+            }
             (206, _) => Err(Opening::Halted(Halt::Afresh(Afresh::NoRanges))),
             // The whole from its beginning, which is where this stretch begins.
             (200, _) if start == 0 && head.validator.as_ref() == Some(&self.validator) && head.length == Some(size) => Ok(response),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ use super::transfer::{Received, Unreceived, World, finish, receive};
 
 /// Files that are made durable at a time, beside those that come: a disk writes many down at once in hardly more time than one.
 const FINISHING: usize = 32;
+/// Files that are there already whose checksums are looked at, at a time.
+const VERIFYING: usize = 4;
 
 /// What is under a name in a directory.
 #[must_use]
@@ -65,6 +67,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
     let mut rows: Vec<Option<Row>> = plan.entries.iter().map(|_| None).collect();
     let mut running: JoinSet<(Task, Ended)> = JoinSet::new();
     let mut queue = Queue::new(settings.per_host);
+    let verifying = Arc::new(Semaphore::new(VERIFYING));
     queue.extend(plan.entries.iter().enumerate().filter_map(|(number, entry)| match &entry.step {
         Step::Fetch(job) => Some((job.address.host(), (number, job.clone()))),
         _ => None,
@@ -85,16 +88,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
                     meter: Arc::new(progress.begin(&job.name)),
                     begun: Instant::now(),
                 };
-                let (path, size, check) = (settings.directory.join(&job.name), *size, job.sha256.clone());
-                running.spawn(async move {
-                    let result = blocking(move || match check {
-                        Some(check) => std::fs::File::open(path)
-                            .map_err(|error| Error::disk("read the file", &error))
-                            .and_then(|file| check.verify(file)),
-                        None => Ok(()),
-                    });
-                    (task, Ended::Verified { result: result.await, size })
-                });
+                running.spawn(verified(Arc::clone(&world), Arc::clone(&verifying), task, *size));
             }
         }
         if let Some(row) = &rows[number] {
@@ -103,13 +97,13 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
     }
 
     tokio::pin!(interrupt);
-    let mut coming = 0;
+    let (mut coming, mut finishing) = (0, 0);
     let mut ends = false;
     loop {
         while !ends
             && coming < settings.jobs
-            && running.len() < settings.jobs + FINISHING
-            && let Some((host, (number, job))) = queue.next()
+            && finishing < FINISHING
+            && let Some((host, (number, job))) = queue.take()
         {
             let task = Task { number, meter: Arc::new(progress.begin(&job.name)), job, host, begun: Instant::now() };
             running.spawn(received(Arc::clone(&world), task));
@@ -137,6 +131,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
             coming -= 1;
             match result {
                 Ok(received) => {
+                    finishing += 1;
                     running.spawn(finished(settings.clone(), task, received));
                     continue;
                 }
@@ -147,6 +142,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
             }
             continue;
         }
+        finishing -= usize::from(matches!(ended, Ended::Finished { .. }));
         let row = match ended {
             Ended::Received(_) => continue,
             // What an earlier run brought may be what is wrong: once more, without it.
@@ -192,6 +188,24 @@ async fn until(deadline: Option<Instant>) {
 async fn received(world: Arc<World>, task: Task) -> (Task, Ended) {
     let result = receive(&world, &task.job, &task.meter).await;
     (task, Ended::Received(result))
+}
+
+/// Looks at the checksum of a file that is there. When everything has to stop this is given up, whatever of it is still being read.
+async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u64) -> (Task, Ended) {
+    let (path, check) = (world.settings.directory.join(&task.job.name), task.job.sha256.clone());
+    let look = async {
+        // It is never closed.
+        let _turn = turns.acquire().await;
+        blocking(move || match check {
+            Some(check) => {
+                std::fs::File::open(path).map_err(|error| Error::disk("read the file", &error)).and_then(|file| check.verify(file))
+            }
+            None => Ok(()),
+        })
+        .await
+    };
+    let result = world.unless_stopped(look).await.and_then(|looked| looked);
+    (task, Ended::Verified { result, size })
 }
 
 async fn finished(settings: Settings, task: Task, received: Received) -> (Task, Ended) {

@@ -1,5 +1,7 @@
 //! Servers that break off, lie and change their minds. Whatever they do, there is a whole file under the final name, or none.
 
+use std::io::{Read as _, Write as _};
+
 use crate::support::server::{Manner, Server};
 use crate::support::{Place, content, sha256};
 
@@ -56,6 +58,41 @@ fn a_part_of_an_object_that_changed_is_begun_afresh() {
         server.behave(|manner| (manner.break_off, manner.ignores_conditions) = ((0, 0), condition == "ignored"));
         place.fetched(&[&server.url("a")]);
         assert!(place.read("a") == content(SIZE, 2), "{condition}: not a byte of the old one");
+    }
+}
+
+#[test]
+fn a_range_without_the_tag_of_the_whole_is_not_trusted() {
+    let (server, place) = (server(|manner| (manner.break_off, manner.tagless_ranges) = ((99, 300_000), true)), Place::new());
+    assert_eq!(place.fetch(&["--retries", "0", &server.url("a")]).code, 1);
+    assert_eq!(place.names(), ["a.part", "a.part.json"]);
+    server.change(content(SIZE, 2), "\"two\"");
+    server.behave(|manner| (manner.break_off, manner.ignores_conditions) = ((0, 0), true));
+    place.fetched(&[&server.url("a")]);
+    assert!(place.read("a") == content(SIZE, 2), "not a byte of the old one");
+}
+
+/// An answer whose head tells one length, and whose chunks go on until nobody reads them any more.
+fn endless_chunks(length: usize) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://127.0.0.1:{}/a", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n");
+            while write!(connection, "10000\r\n{}\r\n", "x".repeat(0x10000)).is_ok() {}
+        }
+    });
+    url
+}
+
+#[test]
+fn a_body_longer_than_its_head_says_is_not_read_to_its_end() {
+    for length in [5, 1 << 20] {
+        let place = Place::new();
+        let said = place.fetch(&[&endless_chunks(length)]);
+        assert_eq!((said.code, place.names()), (1, Vec::new()), "{}", said.err);
+        said.complaint();
     }
 }
 

@@ -1,4 +1,5 @@
-//! Killed at any moment, and a file that is larger than the memory it may use.
+//! Killed at any moment, and a file that is larger than the memory it may use. How often and how large is said by the environment: `make downloads` is quick,
+//! `make downloads-slow` thorough.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,11 +10,15 @@ use crate::support::{Place, content, sha256};
 
 /// Of the file that is killed over and over, in bytes: large enough for several connections.
 const SIZE: usize = 40 << 20;
-/// Kills at a time, and after each other. A transfer is held back to some seconds by its server, so that it mostly waits.
+/// Kills at a time. A transfer is held back to some seconds by its server, so that it mostly waits.
 const TOGETHER: u64 = 20;
-const ROUNDS: u64 = 5;
 /// Bytes a second of one connection.
 const RATE: u64 = 3 << 20;
+
+/// A number of the environment.
+fn of_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
 
 /// Kills the program at a random moment, looks at what it claims, and lets a second one go on. How many bytes the second one did not have to fetch.
 fn killed_once(server: &Server, chance: &mut fastrand::Rng, whole: &str) -> u64 {
@@ -48,33 +53,35 @@ fn killed_at_any_moment_a_second_run_completes_the_file_and_fetches_nothing_twic
     let bytes = content(SIZE, 1);
     let whole = sha256(&bytes);
     let seed = fastrand::u64(..);
+    let kills = of_environment("FETCH_KILLS", TOGETHER);
     let threads: Vec<_> = (0..TOGETHER)
         .map(|number| {
             let server = Server::start(bytes.clone(), Manner { rate: Some(RATE), ..Manner::default() });
             let whole = whole.clone();
             std::thread::spawn(move || {
                 let mut chance = fastrand::Rng::with_seed(seed + number);
-                (0..ROUNDS).map(|_| killed_once(&server, &mut chance, &whole)).collect::<Vec<u64>>()
+                (0..kills.div_ceil(TOGETHER)).map(|_| killed_once(&server, &mut chance, &whole)).collect::<Vec<u64>>()
             })
         })
         .collect();
     let spared: Vec<u64> =
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|_| panic!("with the seed {seed}"))).collect();
-    assert_eq!(spared.len() as u64, TOGETHER * ROUNDS);
+    assert!(spared.len() as u64 >= kills);
     let resumed = spared.iter().filter(|&&bytes| bytes > 0).count();
     println!(
         "{resumed} of {} kills left something to go on with, {} MiB in the mean",
         spared.len(),
-        spared.iter().sum::<u64>() / spared.len() as u64 >> 20
+        (spared.iter().sum::<u64>() / spared.len() as u64) >> 20
     );
-    assert!(resumed > 20, "hardly a kill left anything: {spared:?}");
+    assert!(resumed * 4 > spared.len(), "hardly a kill left anything: {spared:?}");
 }
 
 #[test]
-fn two_gigabytes_take_no_more_than_forty_megabytes_of_memory() {
+fn a_file_larger_than_its_memory_takes_no_more_than_forty_megabytes() {
+    let size = of_environment("FETCH_LARGE_MIB", 512) << 20;
     let (nginx, place) = (Nginx::start(), Place::new());
     // Of holes: what is measured is the program, not the disk behind the server.
-    std::fs::File::create(nginx.path("large")).unwrap().set_len(2 << 30).unwrap();
+    std::fs::File::create(nginx.path("large")).unwrap().set_len(size).unwrap();
     let mut child = place.command(&["--quiet", &nginx.http("large")]).stdin(Stdio::null()).spawn().unwrap();
     let (mut highest, begun) = (0, Instant::now());
     while child.try_wait().unwrap().is_none() {
@@ -85,7 +92,7 @@ fn two_gigabytes_take_no_more_than_forty_megabytes_of_memory() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(child.wait().unwrap().success());
-    assert_eq!(std::fs::metadata(place.path("large")).unwrap().len(), 2 << 30);
-    println!("{highest} KiB resident at most, {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(std::fs::metadata(place.path("large")).unwrap().len(), size);
+    println!("{} MiB: {highest} KiB resident at most, {:.1} s", size >> 20, begun.elapsed().as_secs_f64());
     assert!(0 < highest && highest <= 40 << 10, "{highest} KiB");
 }

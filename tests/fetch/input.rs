@@ -95,6 +95,63 @@ fn a_full_disk_is_told_and_leaves_no_wrong_file() {
     assert_eq!(place.names(), ["good"]);
 }
 
+/// A run into a file system of its own that is mounted with these options, seen by nobody else; what is in it afterwards comes last on standard output.
+fn fetch_into_mounted(options: &str, arguments: &[&str]) -> (Said, Vec<String>) {
+    let place = Place::new();
+    let mounted = "mount -t tmpfs -o \"$1\" none \"$2\" || exit 99; shift; into=$1; shift; \"$@\"; code=$?; echo AFTERWARDS; ls -A \"$into\"; exit $code";
+    let command = place.command(arguments);
+    let mut unshared = std::process::Command::new("unshare");
+    unshared.args(["--mount", "sh", "-c", mounted, "sh", options]).arg(place.folder.path());
+    unshared.arg(command.get_program()).args(command.get_args());
+    let mut said = Said::of(&unshared.stdin(Stdio::null()).output().unwrap());
+    assert_ne!(said.code, 99, "{}", said.err);
+    let (out, names) = said.out.split_once("AFTERWARDS\n").unwrap();
+    let names = names.lines().map(str::to_owned).collect();
+    said.out = out.to_owned();
+    (said, names)
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_told_and_the_others_go_on() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("only root may mount: what a limit and another user show stands for it");
+        return;
+    }
+    let nginx = Nginx::start();
+    nginx.file("large", &content(4 << 20, 1));
+    nginx.file("untold.txt", &vec![b'x'; 3 << 20]);
+    nginx.file("good", b"good");
+    // One whose size is known before, one that fills the disk, and one that fits when that has been taken away again.
+    let urls = [nginx.http("large"), nginx.http("chunked/untold.txt"), nginx.http("good")];
+    let (said, names) = fetch_into_mounted("size=2m", &["-j", "1", &urls[0], &urls[1], &urls[2]]);
+    assert_eq!((said.code, names), (1, vec!["good".to_owned()]), "{}", said.err);
+    let complaints: Vec<&str> =
+        said.err.lines().filter(|line| line.contains("; try: free space, or another directory with --dir")).collect();
+    assert!(complaints.len() == 2 && complaints[0].contains("no space is left for 4194304 bytes"), "{}", said.err);
+    let (said, names) = fetch_into_mounted("ro", &[&urls[2]]);
+    assert_eq!((said.code, names), (1, Vec::new()), "{}", said.err);
+    assert!(
+        said.complaint().contains("Read-only file system") && said.complaint().contains("try: another directory with --dir"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_look_at_a_large_file_is_given_up_by_ctrl_c() {
+    let place = Place::new();
+    // Of holes: to read all of it takes half a minute.
+    std::fs::File::create(place.path("a")).unwrap().set_len(64 << 30).unwrap();
+    let mut child =
+        place.command(&["http://127.0.0.1:1/a", "--sha256", &sha256(b"")]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGINT).unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(place.names(), ["a"]);
+}
+
 #[test]
 fn files_that_exist_stay_unless_it_is_said_otherwise() {
     let (nginx, place) = (Nginx::start(), Place::new());

@@ -82,6 +82,8 @@ urllib.request.urlopen(urllib.request.Request(url + '/moto-api/reset-auth', data
     };
     let right = run(secret, &["s3://bucket/a"]);
     assert_eq!((right.code, place.read("a").len()), (0, 1000), "the signature is right: {}", right.err);
+    let unknown = run(secret, &["--overwrite", "--profile", "absent", "s3://bucket/a"]);
+    assert!(unknown.code == 1 && unknown.complaint().contains("no credentials for S3: ") && !unknown.err.contains(id), "{}", unknown.err);
     let wrong = run("wrong", &["--overwrite", "s3://bucket/a"]);
     assert!(wrong.code == 1 && wrong.complaint().contains("403 (SignatureDoesNotMatch); try: look at the credentials"), "{}", wrong.err);
     assert!(!wrong.err.contains(id) && !wrong.out.contains(id), "{}", wrong.err);

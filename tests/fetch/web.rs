@@ -58,8 +58,10 @@ fn https_needs_an_authority_that_is_trusted() {
         refused.err
     );
     assert!(place.names().is_empty());
-    place.fetched(&["--cacert", &nginx.authority(), &nginx.https("a")]);
-    assert!(place.read("a") == content(3 << 20, 1));
+    nginx.file("large", &content(40 << 20, 2));
+    place.fetched(&["--cacert", &nginx.authority(), &nginx.https("a"), &nginx.https("large")]);
+    assert!(place.read("a") == content(3 << 20, 1) && place.read("large") == content(40 << 20, 2));
+    assert!(nginx.asked().iter().any(|asked| asked.path == "/large" && asked.status == 206), "in ranges: {:?}", nginx.asked());
     // From where this machine's own store would be.
     let place = Place::new();
     let trusted = place.command(&[&nginx.https("a")]).env("SSL_CERT_FILE", nginx.authority()).output().unwrap();
@@ -106,6 +108,9 @@ fn redirects_are_followed_but_not_out_of_tls() {
     let place = Place::new();
     let refused = place.fetch(&["--cacert", &nginx.authority(), &nginx.https("down/b")]);
     assert!(refused.code == 1 && refused.complaint().contains("not followed: it leads from https to http"), "{}", refused.err);
+    let refused = place.fetch(&[&nginx.http("out")]);
+    assert!(refused.code == 1 && refused.complaint().contains("not followed: it leads to the scheme 'ftp'"), "{}", refused.err);
+    assert_eq!(nginx.asked().iter().filter(|asked| asked.path == "/out").count(), 1, "once is enough");
     let refused = place.fetch(&[&nginx.http("loop")]);
     assert!(refused.code == 1 && refused.complaint().contains("not followed: it leads on and on"), "{}", refused.err);
     assert!(place.names().is_empty());
@@ -142,6 +147,63 @@ fn nothing_that_is_said_or_written_holds_a_secret() {
     for said in [&well.out, &well.err, &refused.out, &refused.err, &unreachable.out, &unreachable.err, &slow.err, &written] {
         assert!(!said.contains("hush@") && !said.contains("=hush") && !said.contains("?hush"), "{said}");
     }
+}
+
+#[test]
+fn where_a_redirect_leads_nobody_learns_what_signed_the_address_before_it() {
+    let (nginx, place) = (Nginx::start(), Place::new());
+    nginx.file("b", b"b");
+    place.fetched(&[&nginx.http("moved/b?X-Amz-Signature=hush")]);
+    let asked = nginx.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|asked| asked.referer == "-"), "{asked:?}");
+}
+
+#[test]
+fn an_address_in_the_wrong_place_is_not_quoted_with_its_secrets() {
+    let place = Place::new();
+    for arguments in [
+        &["--jobs", "https://user:hush@h/a?x=hush"][..],
+        &["--timeout=https://user:hush@h/a?x=hush"],
+        &["-o", "https://user:hush@h/a?x=hush", "http://h/b"],
+    ] {
+        let said = place.fetch(arguments);
+        assert!(said.code == 2 && said.complaint().contains("https://h/a") && !said.err.contains("hush"), "{}", said.err);
+    }
+}
+
+/// Killed in the middle of a body of four connections, and back half a second later.
+fn killed_and_back(url: impl Fn(&Nginx) -> String) {
+    let (mut nginx, place) = (Nginx::start(), Place::new());
+    nginx.file("a", &content(40 << 20, 1));
+    let child = place
+        .command(&["--json", "--cacert", &nginx.authority(), &url(&nginx)])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !place.path("a.part.json").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    nginx.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    nginx.start_again();
+    let said = crate::support::Said::of(&child.wait_with_output().unwrap());
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(place.read("a") == content(40 << 20, 1));
+    let said: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(said["received"], 40 << 20, "no byte twice: {said}");
+    assert_eq!(place.names(), ["a"]);
+}
+
+#[test]
+fn a_server_that_is_killed_in_mid_body_and_comes_back_is_asked_for_the_rest() {
+    killed_and_back(|nginx| nginx.http("steady/a"));
+}
+
+#[test]
+fn so_is_one_that_speaks_https() {
+    killed_and_back(|nginx| nginx.https("steady/a"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{cached, free_port, wait_for_port};
 /// A real nginx on two free ports of the loopback, http and https, for as long as this lives.
 pub struct Nginx {
     folder: tempfile::TempDir,
-    process: Child,
+    process: Option<Child>,
     http: u16,
     https: u16,
 }
@@ -18,6 +18,7 @@ pub struct Asked {
     pub range: String,
     pub status: u16,
     pub connection: u64,
+    pub referer: String,
 }
 
 impl Nginx {
@@ -36,11 +37,13 @@ impl Nginx {
              location /encoded/ {{ alias {base}/files/; gzip_static always; }}
              location /chunked/ {{ alias {base}/files/; ssi on; ssi_types *; }}
              location /slow/ {{ alias {base}/files/; limit_rate 1m; }}
+             location /steady/ {{ alias {base}/files/; limit_rate 4m; }}
              location /secret/ {{ alias {base}/files/; auth_basic secret; auth_basic_user_file {base}/passwords; }}
              location /denied {{ return 403; }}
              location /busy {{ add_header Retry-After 1 always; return 503; }}
              location /forever {{ add_header Retry-After 9999 always; return 429; }}
              location /loop {{ return 302 /loop; }}
+             location /out {{ return 302 ftp://127.0.0.1/out?hush; }}
              location ~ ^/moved/(.*) {{ return 302 /$1?signature=hush; }}
              location ~ ^/down/(.*) {{ return 302 http://127.0.0.1:{http}/$1; }}
              location ~ ^/up/(.*) {{ return 302 https://127.0.0.1:{https}/$1; }}"
@@ -49,7 +52,7 @@ impl Nginx {
             "daemon off; master_process off; pid {base}/pid; error_log {base}/error.log; {user}
              events {{ worker_connections 512; }}
              http {{
-               log_format lines '$uri\t$http_range\t$status\t$connection';
+               log_format lines '$uri\t$http_range\t$status\t$connection\t$http_referer';
                access_log {base}/access.log lines; sendfile on; tcp_nodelay on; root {base}/files;
                client_body_temp_path {base}/a; proxy_temp_path {base}/b; fastcgi_temp_path {base}/c; uwsgi_temp_path {base}/d; scgi_temp_path {base}/e;
                server {{ listen 127.0.0.1:{http}; {locations} }}
@@ -57,14 +60,30 @@ impl Nginx {
              }}"
         );
         std::fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
+        let mut nginx = Self { folder, process: None, http, https };
+        nginx.start_again();
+        nginx
+    }
+
+    /// After [`Self::kill`], with the same files on the same ports.
+    pub fn start_again(&mut self) {
+        let base = self.folder.path().display().to_string();
         let program = cached("tools/nginx", "scripts/fetch-test-nginx");
         let mut process = Command::new(program)
             .args(["-p", &base, "-c", &format!("{base}/nginx.conf"), "-e", &format!("{base}/error.log")])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for_port(http, &mut process);
-        Self { folder, process, http, https }
+        wait_for_port(self.http, &mut process);
+        self.process = Some(process);
+    }
+
+    /// Its connections break off, in the middle of whatever they bring.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 
     pub fn file(&self, name: &str, content: &[u8]) {
@@ -94,12 +113,13 @@ impl Nginx {
         let log = std::fs::read_to_string(self.folder.path().join("access.log")).unwrap();
         log.lines()
             .filter_map(|line| {
-                let [path, range, status, connection] = line.split('\t').collect::<Vec<_>>()[..] else { return None };
+                let [path, range, status, connection, referer] = line.split('\t').collect::<Vec<_>>()[..] else { return None };
                 Some(Asked {
                     path: path.to_owned(),
                     range: range.to_owned(),
                     status: status.parse().ok()?,
                     connection: connection.parse().ok()?,
+                    referer: referer.to_owned(),
                 })
             })
             .collect()
@@ -121,7 +141,6 @@ fn make_certificates(folder: &tempfile::TempDir) {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.kill();
     }
 }

@@ -19,6 +19,8 @@ pub struct Manner {
     pub ranges: bool,
     /// A range is answered whatever its condition says, with this tag: what an S3 does that ignores conditions.
     pub ignores_conditions: bool,
+    /// A range is answered without its tag.
+    pub tagless_ranges: bool,
     /// The length is told.
     pub length: bool,
     /// So many requests are answered by this status first, with these headers.
@@ -36,6 +38,7 @@ impl Default for Manner {
             etag: Some("\"one\"".to_owned()),
             ranges: true,
             ignores_conditions: false,
+            tagless_ranges: false,
             length: true,
             refusals: (0, 0, String::new()),
             stalls: None,
@@ -165,7 +168,7 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
     } else {
         head += "connection: close\r\n";
     }
-    if let Some(etag) = &manner.etag {
+    if let Some(etag) = manner.etag.as_ref().filter(|_| range.is_none() || !manner.tagless_ranges) {
         head += &format!("etag: {etag}\r\n");
     }
     connection.write_all(format!("{head}\r\n").as_bytes())?;

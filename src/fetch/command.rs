@@ -60,7 +60,7 @@ pub struct CommandLine {
     /// The file's checksum, where there is one URL
     #[arg(long, value_name = "DIGITS", value_parser = checksum)]
     sha256: Option<Check>,
-    /// Attempts after the first one; a file that gets on by 1 MiB has all of them again
+    /// Attempts after the first one, of each connection; a file that gets on by 1 MiB has all of them again
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     retries: u32,
     /// How long no byte may come

@@ -64,8 +64,8 @@ build: ## Build the release programs, and put the two modules where Ansible look
 
 ##@ Check it
 .PHONY: test
-test: ## Every check but test-rehearsal, scenarios-slow and soak (an hour on two cores)
-	$(MAKE) lint check simulate servers seeing
+test: ## Every check but test-rehearsal, downloads-slow, scenarios-slow and soak (an hour on two cores)
+	$(MAKE) lint check simulate servers seeing downloads
 	# Side by side: they mostly wait, for packages, for reboots, for answers.
 	$(MAKE) --jobs=3 ec2 playbooks test-host
 	# By themselves: they measure time.
@@ -104,8 +104,20 @@ seeing: ## The app's page in headless Chromium (pictures in target/seeing), metr
 	scripts/fetch-test-tools
 	$(call run_tests,--test seeing,,)
 
+.PHONY: downloads
+downloads: moto ## fetch against nginx, moto's S3 and a server that breaks off; killed twenty times
+	scripts/fetch-test-nginx
+	$(call run_tests,--test fetch,,)
+
+.PHONY: downloads-slow
+downloads-slow: export FETCH_KILLS = 100
+downloads-slow: export FETCH_LARGE_MIB = 2048
+downloads-slow: moto ## The same, with a hundred kills and a file of 2 GB
+	scripts/fetch-test-nginx
+	cargo test --locked --test fetch endurance -- --nocapture
+
 .PHONY: moto
-moto: setup # What answers like EC2's API in the tests
+moto: setup # What answers like EC2's API, and like S3's, in the tests
 	@scripts/make-test-environment moto
 
 .PHONY: ec2
@@ -166,6 +178,11 @@ bench-peers: setup engine build write-client ## The same faults made to repmgr, 
 	@scripts/preflight bench/installation.yml
 	bench/prepare peers
 	bench/run outage peers
+
+.PHONY: bench-fetch
+bench-fetch: build ## fetch beside curl, aria2c, wget2 and s5cmd: small, middling and large files, with and without latency
+	bench/prepare fetch
+	bench/run fetch
 
 .PHONY: write-client
 write-client: # The client of the benchmarks. Apart from `build`: an example brings the tests' own features of its libraries with it

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use understudy::failover::command::{CommandLine, usage_error};
+use understudy::failover::command::CommandLine;
+use understudy::usage_error::usage_error;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_timestamp_millis().init();

@@ -44,9 +44,6 @@ pub enum Error {
     /// The journal could not be read.
     #[error("cannot read the events: {0}")]
     Journal(io::Error),
-    /// The HTTP client for the app's probe could not be made.
-    #[error("cannot make the probe of the app: {0}")]
-    AppProbe(#[from] reqwest::Error),
     /// The asynchronous runtime could not be made.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -75,7 +72,7 @@ impl Error {
             Self::Runtime(_) => ExitCode::Runtime,
             Self::Act(_) => ExitCode::ActionFailed,
             Self::Refused { .. } => ExitCode::Refused,
-            Self::Lock(LockError::Unusable { .. }) | Self::Journal(_) | Self::AppProbe(_) | Self::Start(_) => ExitCode::Unexpected,
+            Self::Lock(LockError::Unusable { .. }) | Self::Journal(_) | Self::Start(_) => ExitCode::Unexpected,
         }
     }
 
@@ -94,7 +91,7 @@ impl Error {
             }
             Self::Act(_) => "nothing to do: the next run goes on from the recorded step; see failover-check explain".to_owned(),
             Self::Refused { remedy, .. } => remedy.clone(),
-            Self::AppProbe(_) | Self::Start(_) => "please report it with the whole line".to_owned(),
+            Self::Start(_) => "please report it with the whole line".to_owned(),
         }
     }
 }

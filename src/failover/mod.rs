@@ -14,7 +14,7 @@
 //! | [`decision`], [`decide`], [`gate`] | what can be decided, the rules (a new rule goes here), and what stands behind each refusal |
 //! | [`act`] | the steps of a failover and of healing |
 //! | [`pass`], [`memory`], [`lock`], [`clock`] | one pass, what it leaves for the next, and who may make one |
-//! | [`runtime`], [`docker`], `processes`, [`servers`], [`parts`] | the traits behind which the containers and the servers lie, and what stands there today |
+//! | [`runtime`], [`docker`], `processes`, [`servers`], [`http_app`], [`parts`] | the traits behind which the containers, the servers and the app lie, and what stands there today |
 //! | [`command`], [`report`], [`words`], [`journal`] | the command line and what a person reads |
 //! | [`outward`], [`status_file`], [`metrics`], [`counters`], [`notify`] | what is told to those who look on, after acting and never in its way |
 //! | [`drill`] | a failover rehearsed on a running system |
@@ -30,6 +30,7 @@ pub mod docker;
 pub mod drill;
 pub mod error;
 pub mod gate;
+pub mod http_app;
 pub mod journal;
 pub mod lock;
 pub mod memory;

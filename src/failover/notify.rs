@@ -479,6 +479,29 @@ mod tests {
         assert_eq!(Webhook::parse("file:///etc/passwd").err(), Some("it holds no http:// or https:// address"));
     }
 
+    #[tokio::test]
+    async fn a_webhook_over_tls_needs_nothing_of_the_process() {
+        use tokio::io::AsyncReadExt as _;
+
+        assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let webhook_file = folder.path().join("webhook");
+        fs::write(&webhook_file, format!("https://{}/secret", listener.local_addr().unwrap())).unwrap();
+        let settings = NotifySettings {
+            deadline: Duration::from_secs(5),
+            webhook_file: Some(webhook_file),
+            command: Vec::new(),
+            settings_file: folder.path().join("settings"),
+        };
+        let first_byte = async { timeout(settings.deadline, listener.accept()).await.unwrap().unwrap().0.read_u8().await.unwrap() };
+        let (messenger, notification) = (Messenger::new(&settings), json!({ "id": "1-a" }));
+        let (posted, first_byte) = tokio::join!(messenger.post(&notification), first_byte);
+        assert_eq!(first_byte, 0x16, "a handshake of TLS");
+        let why = posted.err().unwrap().why;
+        assert!(why.starts_with("the webhook https://127.0.0.1/…: ") && !why.contains("panic") && !why.contains("secret"), "{why}");
+    }
+
     #[test]
     fn only_what_changes_something_is_told_and_an_alert_ends() {
         let mut attention = false;

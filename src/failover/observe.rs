@@ -1,7 +1,6 @@
 //! Looks at everything once and says what was seen. Changes nothing.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -20,43 +19,6 @@ use crate::record::{NodeName, Record};
 pub trait AppProbe {
     /// One request, within the probe deadline.
     fn ask(&self) -> impl Future<Output = AppView>;
-}
-
-/// The app, over HTTP.
-pub struct HttpApp {
-    client: reqwest::Client,
-    url: String,
-}
-
-impl HttpApp {
-    /// The app at `base`, an `http://` address without a path.
-    ///
-    /// # Errors
-    /// When the HTTP client cannot be made.
-    pub fn new(base: &str, deadline: Duration) -> Result<Self, reqwest::Error> {
-        // A fresh connection each time: a kept one would hide that the app's network is gone. No proxy stands between a host and itself.
-        let client = reqwest::Client::builder().timeout(deadline).pool_max_idle_per_host(0).no_proxy().build()?;
-        Ok(Self { client, url: format!("{base}/ready") })
-    }
-}
-
-impl AppProbe for HttpApp {
-    async fn ask(&self) -> AppView {
-        match self.client.get(&self.url).send().await {
-            Ok(answer) if answer.status().is_success() => AppView::Ready,
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                let body: serde_json::Value = answer.json().await.unwrap_or_default();
-                AppView::NotReady(match body.get("reason").and_then(serde_json::Value::as_str) {
-                    Some(reason) => format!("/ready says {status}: {reason}"),
-                    None => format!("/ready says {status}"),
-                })
-            }
-            Err(error) if error.is_timeout() => AppView::NotReady("/ready gave no answer within the deadline".to_owned()),
-            Err(error) if error.is_connect() => AppView::NotReady("nothing listens at the app's address".to_owned()),
-            Err(error) => AppView::NotReady(format!("/ready: {}", error.without_url())),
-        }
-    }
 }
 
 /// Observes the pair. `suspicious`: the last pass found the primary silent, so the witness inside is asked at once and not only after the host's probe failed.

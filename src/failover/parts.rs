@@ -2,10 +2,11 @@
 
 use super::clock::{Clock, HostClock};
 use super::docker::Engine;
+use super::http_app::HttpApp;
 use super::journal::{Journal, JournalFile};
 use super::lock::{Lock, LockFiles};
 use super::memory::{MemoryFile, MemoryStore};
-use super::observe::{AppProbe, HttpApp};
+use super::observe::AppProbe;
 use super::runtime::Runtime;
 use super::servers::{PairServers, Servers};
 use crate::record::{RecordFile, RecordStore};

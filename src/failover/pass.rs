@@ -11,11 +11,12 @@ use super::decide::decide;
 use super::decision::{Action, Decision};
 use super::docker::Engine;
 use super::error::Error;
+use super::http_app::HttpApp;
 use super::journal::{Journal, JournalFile};
 use super::lock::{Lock, LockFiles, Purpose};
 use super::memory::{Memory, MemoryFile, MemoryStore};
 use super::observation::{AppView, Observation, PauseView, ServerView};
-use super::observe::{HttpApp, observe};
+use super::observe::observe;
 use super::outward::Outward;
 use super::parts::{Host, Parts};
 use super::runtime::Runtime;
@@ -105,7 +106,7 @@ impl Checker {
             servers: PairServers::new(settings.login.clone(), settings.probe_deadline),
             store: RecordFile::new(settings.record_path()),
             journal: JournalFile::new(state.join("events.jsonl")),
-            app: HttpApp::new(&settings.app_url, settings.probe_deadline)?,
+            app: HttpApp::new(&settings.app_url, settings.probe_deadline),
             clock: HostClock,
             memories: MemoryFile::new(state.join("memory.json")),
             lock: LockFiles::new(state),

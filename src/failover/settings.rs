@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::notify::NotifySettings;
@@ -24,7 +25,7 @@ pub struct Settings {
     /// Container of the app.
     pub app_container: String,
     /// Address of the app as seen from this host, without a path.
-    pub app_url: String,
+    pub app_url: Url,
     /// The two nodes and their containers.
     pub nodes: BTreeMap<NodeName, String>,
     /// How to log in to a node's server.
@@ -258,9 +259,9 @@ impl Settings {
         if file.nodes.len() != 2 {
             return Err(impossible("nodes", format!("{} entries", file.nodes.len()), "there are exactly two nodes"));
         }
-        if !file.app_url.starts_with("http://") {
+        let Some(app_url) = Url::parse(&file.app_url).ok().filter(|url| url.scheme() == "http" && url.has_host()) else {
             return Err(impossible("app_url", file.app_url, "it is an http:// address such as http://127.0.0.1:5000"));
-        }
+        };
         let limits = &file.thresholds;
         let duration = |key: &'static str, seconds: f64, least: f64| {
             let why = if least > 0.0 { "it is a number of seconds above 0" } else { "it is a number of seconds, 0 or more" };
@@ -300,7 +301,7 @@ impl Settings {
             state_directory: file.state_directory,
             docker_socket: file.docker_socket,
             app_container: file.app_container,
-            app_url: file.app_url.trim_end_matches('/').to_owned(),
+            app_url,
             nodes: file.nodes,
             login: Login { port: file.postgres_port, user: file.failover_user, password, database: file.database },
             probe_deadline,
@@ -370,7 +371,7 @@ mod tests {
         assert_eq!(settings.login.password, "secret");
         assert_eq!(settings.mode, Mode::Act);
         assert_eq!(load(|text| format!("mode = \"observe\"\n{text}")).unwrap().mode, Mode::Observe);
-        assert_eq!(settings.app_url, "http://127.0.0.1:5000");
+        assert_eq!(settings.app_url.as_str(), "http://127.0.0.1:5000/");
         assert_eq!(settings.other(&"pg-a".parse().unwrap()).unwrap().as_str(), "pg-b");
         assert!(!format!("{settings:?}").contains("secret"));
     }

@@ -66,6 +66,33 @@ fn the_table_of_exit_codes_is_that_of_the_program() {
 }
 
 #[test]
+fn the_table_of_exit_codes_of_fetch_is_that_of_the_program() {
+    let text = readme();
+    let written: Vec<String> = rows(section(&text, "\n## `fetch`")).into_iter().skip(1).map(|row| row.join("  ")).collect();
+    let meant: Vec<&str> = understudy::fetch::exit_code::ExitCode::TABLE.lines().skip(1).map(str::trim).collect();
+    assert_eq!(written, meant);
+}
+
+#[test]
+fn the_samples_of_fetch_are_command_lines_of_it() {
+    use clap::{CommandFactory as _, Parser as _};
+    use understudy::fetch::command::CommandLine;
+
+    let text = readme();
+    let help = CommandLine::command().render_long_help().to_string();
+    let samples: Vec<&str> =
+        section(&text, "\n## `fetch`").lines().chain(help.lines()).map(str::trim).filter(|line| line.starts_with("fetch ")).collect();
+    assert!(samples.len() >= 8, "{samples:?}");
+    for sample in samples {
+        // What follows after two blanks is an explanation.
+        let words = sample.split("  ").next().unwrap().split(' ');
+        // A checksum is cut short in a sample.
+        let words = words.map(|word| if word.contains('…') { "0".repeat(64) } else { word.to_owned() });
+        CommandLine::try_parse_from(words).unwrap_or_else(|error| panic!("{sample}: {error}"));
+    }
+}
+
+#[test]
 fn every_threshold_is_there_with_its_default() {
     // The defaults are private, as they should be: their source is read instead.
     let source = read("src/failover/settings.rs");

@@ -52,7 +52,7 @@ impl Browser {
             .expect("a driver that says on which port it listens");
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let client = understudy::http_client::builder(&[]).unwrap().no_proxy().timeout(PATIENCE).build().unwrap();
         let options = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": {
                 "binary": tool("chromium"),
@@ -148,7 +148,7 @@ impl Drop for Browser {
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+                let client = understudy::http_client::builder(&[]).unwrap().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
                 let _ = client.delete(session).send().await;
                 let _ = client.get(format!("{base}/shutdown")).send().await;
             });

@@ -148,23 +148,6 @@ pub struct Answer {
     pub exit_code: ExitCode,
 }
 
-/// What is wrong with a command line, in one line; none where it asked for help or the version, which clap prints.
-#[must_use]
-pub fn usage_error(error: &clap::Error) -> Option<String> {
-    if !error.use_stderr() {
-        return None;
-    }
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Some("no command given; try: --help".to_owned());
-    }
-    let words = error.to_string();
-    // clap draws over several lines: the error, what is missing, tips, the usage.
-    let is_frame = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more information");
-    let lines: Vec<&str> = words.lines().map(str::trim).take_while(|line| !is_frame(line)).filter(|line| !line.is_empty()).collect();
-    let line = lines.join(" ");
-    Some(format!("{}; try: --help", line.strip_prefix("error: ").unwrap_or(&line)))
-}
-
 impl Command {
     /// Does a person order a deed with it?
     fn is_an_order(&self) -> bool {

@@ -80,7 +80,7 @@ impl RunningApp {
             };
             application.run_until_stopped(stop).await.unwrap();
         });
-        Self { folder, port, client: reqwest::Client::builder().no_proxy().build().unwrap(), stop: Some(stop), serving }
+        Self { folder, port, client: understudy::http_client::builder(&[]).unwrap().no_proxy().build().unwrap(), stop: Some(stop), serving }
     }
 
     pub fn port(&self) -> u16 {

@@ -281,7 +281,7 @@ impl App {
     pub fn is_ready(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let client = understudy::http_client::builder(&[]).unwrap().no_proxy().build().unwrap();
             let asked = client.get(format!("{}/ready", self.url.trim_end_matches('/'))).timeout(Duration::from_secs(2)).send().await;
             asked.is_ok_and(|answer| answer.status() == 200)
         })

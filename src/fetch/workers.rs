@@ -1,0 +1,232 @@
+//! Carries a plan out: so many files at a time, so many of one host, until all have ended or everything has to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::network::Network;
+use super::part::sync_directory;
+use super::plan::{Job, Plan, Present, Step};
+use super::progress::{Meter, Progress};
+use super::queue::Queue;
+use super::report::{Outcome, Row};
+use super::settings::Settings;
+use super::transfer::{Received, Unreceived, World, finish, receive};
+
+/// Files that are made durable at a time, beside those that come: a disk writes many down at once in hardly more time than one.
+const FINISHING: usize = 32;
+/// Files that are there already whose checksums are looked at, at a time.
+const VERIFYING: usize = 4;
+
+/// What is under a name in a directory.
+#[must_use]
+pub fn look(directory: &Path, name: &str) -> Present {
+    match std::fs::symlink_metadata(directory.join(name)) {
+        Err(_) => Present::Nothing,
+        Ok(metadata) if metadata.is_file() => Present::File(metadata.len()),
+        // A link to a file is replaced like one, and left alone like one.
+        Ok(metadata) if metadata.is_symlink() => std::fs::metadata(directory.join(name))
+            .ok()
+            .filter(std::fs::Metadata::is_file)
+            .map_or(Present::Other, |file| Present::File(file.len())),
+        Ok(_) => Present::Other,
+    }
+}
+
+/// What came of one file, on its way.
+enum Ended {
+    Received(Result<Received, Unreceived>),
+    Finished { result: Result<(), Error>, size: u64, resumed: bool, remark: Option<String> },
+    Verified { result: Result<(), Error>, size: u64 },
+}
+
+/// A file on its way.
+struct Task {
+    /// Which entry of the plan it is.
+    number: usize,
+    job: Job,
+    /// Its host, while it counts against that.
+    host: String,
+    meter: Arc<Meter>,
+    begun: Instant,
+}
+
+/// Carries a plan out. `interrupt` ends when a person wants it to end. Rows come in the order of the plan.
+///
+/// # Errors
+/// The network cannot be prepared. In words.
+pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrupt: impl Future<Output = ()>) -> Result<Vec<Row>, String> {
+    let (stop, stopped) = watch::channel(None);
+    let deadline = settings.deadline.map(|deadline| Instant::now() + deadline);
+    let world = Arc::new(World { network: Network::new(settings)?, settings: settings.clone(), deadline, stop: stopped });
+    let mut rows: Vec<Option<Row>> = plan.entries.iter().map(|_| None).collect();
+    let mut running: JoinSet<(Task, Ended)> = JoinSet::new();
+    let mut queue = Queue::new(settings.per_host);
+    let verifying = Arc::new(Semaphore::new(VERIFYING));
+    queue.extend(plan.entries.iter().enumerate().filter_map(|(number, entry)| match &entry.step {
+        Step::Fetch(job) => Some((job.address.host(), (number, job.clone()))),
+        _ => None,
+    }));
+    for (number, entry) in plan.entries.iter().enumerate() {
+        let row = |outcome, size| Row::of(&entry.shown, entry.name.as_deref(), size, outcome);
+        match &entry.step {
+            Step::Fetch(_) => {}
+            Step::Keep(size) => rows[number] = Some(row(Outcome::Present, Some(*size))),
+            Step::Refuse(error) => {
+                rows[number] = Some(row(Outcome::Failed(error.clone()), None));
+            }
+            Step::Verify(job, size) => {
+                let task = Task {
+                    number,
+                    job: job.clone(),
+                    host: String::new(),
+                    meter: Arc::new(progress.begin(&job.name)),
+                    begun: Instant::now(),
+                };
+                running.spawn(verified(Arc::clone(&world), Arc::clone(&verifying), task, *size));
+            }
+        }
+        if let Some(row) = &rows[number] {
+            progress.tell(row);
+        }
+    }
+
+    tokio::pin!(interrupt);
+    let (mut coming, mut finishing) = (0, 0);
+    let mut ends = false;
+    loop {
+        while !ends
+            && coming < settings.jobs
+            && finishing < FINISHING
+            && let Some((host, (number, job))) = queue.take()
+        {
+            let task = Task { number, meter: Arc::new(progress.begin(&job.name)), job, host, begun: Instant::now() };
+            running.spawn(received(Arc::clone(&world), task));
+            coming += 1;
+        }
+        let (task, ended) = tokio::select! {
+            joined = running.join_next() => match joined {
+                None => break,
+                Some(Ok(joined)) => joined,
+                Some(Err(error)) => return Err(format!("a transfer ended by itself: {error}; try: tell its authors")),
+            },
+            () = &mut interrupt, if !ends => {
+                ends = true;
+                let _ = stop.send(Some(Error::Interrupted));
+                continue;
+            }
+            () = until(deadline), if !ends => {
+                ends = true;
+                let _ = stop.send(Some(Error::Deadline));
+                continue;
+            }
+        };
+        if let Ended::Received(result) = ended {
+            queue.done(&task.host);
+            coming -= 1;
+            match result {
+                Ok(received) => {
+                    finishing += 1;
+                    running.spawn(finished(settings.clone(), task, received));
+                    continue;
+                }
+                Err(unreceived) => {
+                    let row = Row { kept: unreceived.kept, ..row_of(plan, &task, unreceived.size, Outcome::Failed(unreceived.error)) };
+                    settle(&mut rows, progress, &task, row);
+                }
+            }
+            continue;
+        }
+        finishing -= usize::from(matches!(ended, Ended::Finished { .. }));
+        let row = match ended {
+            Ended::Received(_) => continue,
+            // What an earlier run brought may be what is wrong: once more, without it.
+            Ended::Finished { result: Err(Error::Mismatch { .. }), resumed: true, .. } if !ends => {
+                progress.end(&task.meter);
+                queue.extend([(task.host.clone(), (task.number, Job { afresh: true, ..task.job }))]);
+                continue;
+            }
+            Ended::Finished { result, size, remark, .. } => {
+                let row = row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Fetched));
+                Row { remark, ..row }
+            }
+            Ended::Verified { result: Ok(()), size } => row_of(plan, &task, Some(size), Outcome::Present),
+            Ended::Verified { result: Err(error), size } => row_of(plan, &task, Some(size), Outcome::Failed(error)),
+        };
+        settle(&mut rows, progress, &task, row);
+    }
+    // Once for all: a name that is lost in a power cut before this is one of a part that is whole.
+    let named = rows.iter().flatten().any(|row| row.outcome == Outcome::Fetched);
+    if named {
+        let directory = settings.directory.clone();
+        let synced = blocking(move || sync_directory(&directory).map_err(|error| Error::disk("make the names durable", &error))).await;
+        if let Err(error) = synced {
+            for row in rows.iter_mut().flatten().filter(|row| row.outcome == Outcome::Fetched) {
+                row.outcome = Outcome::Failed(error.clone());
+            }
+        }
+    }
+    let reason = stop.borrow().clone().unwrap_or(Error::Interrupted);
+    let never_begun = |(entry, row): (&super::plan::Entry, Option<Row>)| {
+        row.unwrap_or_else(|| Row::of(&entry.shown, entry.name.as_deref(), None, Outcome::Failed(reason.clone())))
+    };
+    Ok(plan.entries.iter().zip(rows).map(never_begun).collect())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn received(world: Arc<World>, task: Task) -> (Task, Ended) {
+    let result = receive(&world, &task.job, &task.meter).await;
+    (task, Ended::Received(result))
+}
+
+/// Looks at the checksum of a file that is there. When everything has to stop this is given up, whatever of it is still being read.
+async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u64) -> (Task, Ended) {
+    let (path, check) = (world.settings.directory.join(&task.job.name), task.job.sha256.clone());
+    let look = async {
+        // It is never closed.
+        let _turn = turns.acquire().await;
+        blocking(move || match check {
+            Some(check) => {
+                std::fs::File::open(path).map_err(|error| Error::disk("read the file", &error)).and_then(|file| check.verify(file))
+            }
+            None => Ok(()),
+        })
+        .await
+    };
+    let result = world.unless_stopped(look).await.and_then(|looked| looked);
+    (task, Ended::Verified { result, size })
+}
+
+async fn finished(settings: Settings, task: Task, received: Received) -> (Task, Ended) {
+    let (size, resumed, remark, job) = (received.size, received.resumed, received.remark.clone(), task.job.clone());
+    let result = blocking(move || finish(&settings, &job, received)).await;
+    (task, Ended::Finished { result, size, resumed, remark })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Nonsense { cause: error.to_string() }))
+}
+
+fn row_of(plan: &Plan, task: &Task, size: Option<u64>, outcome: Outcome) -> Row {
+    let entry = &plan.entries[task.number];
+    // Whole milliseconds and never none: it did take time.
+    let took = task.begun.elapsed().max(Duration::from_millis(1));
+    Row { received: task.meter.received(), took, ..Row::of(&entry.shown, entry.name.as_deref(), size, outcome) }
+}
+
+fn settle(rows: &mut [Option<Row>], progress: &Progress, task: &Task, row: Row) {
+    progress.end(&task.meter);
+    progress.tell(&row);
+    rows[task.number] = Some(row);
+}

@@ -13,7 +13,7 @@ pub fn usage_error(error: &clap::Error) -> Option<String> {
     // clap draws over several lines: the error, what is missing, tips, the usage.
     let is_frame = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more information");
     let lines: Vec<&str> = words.lines().map(str::trim).take_while(|line| !is_frame(line)).filter(|line| !line.is_empty()).collect();
-    let line = lines.join(" ");
+    let line = lines.join(" ").replace(" tip: ", "; tip: ");
     Some(format!("{}; try: --help", line.strip_prefix("error: ").unwrap_or(&line)))
 }
 
@@ -42,7 +42,10 @@ mod tests {
     fn it_is_one_line_with_a_remedy_and_none_for_help() {
         assert_eq!(words(&["--help"]), None);
         assert_eq!(words(&[]).unwrap(), "no command given; try: --help");
-        assert_eq!(words(&["do", "a", "--fast"]).unwrap(), "unexpected argument '--fast' found; try: --help");
-        assert_eq!(words(&["do"]).unwrap(), "the following required arguments were not provided: <_WHAT>; try: --help");
+        assert_eq!(
+            words(&["do", "a", "--fast"]).unwrap(),
+            "unexpected argument '--fast' found; tip: to pass '--fast' as a value, use '-- --fast'; try: --help"
+        );
+        assert_eq!(words(&["do"]).unwrap(), "the following required arguments were not provided: <WHAT>; try: --help");
     }
 }

@@ -67,7 +67,16 @@ pub async fn observe(
         },
         system_identifier: record.system_identifier.clone(),
     };
-    Observation { runtime: engine, record, primary, standby, app, asked_after, elapsed: Elapsed::default(), thresholds: settings.thresholds }
+    Observation {
+        runtime: engine,
+        record,
+        primary,
+        standby,
+        app,
+        asked_after,
+        elapsed: Elapsed::default(),
+        thresholds: settings.thresholds,
+    }
 }
 
 /// Why the runtime did not answer for a node, where it did not.

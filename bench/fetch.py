@@ -3,11 +3,14 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import slow_link
 from look import resident
 from measure import RELEASE, ROOT, Failed, Results, now, quantile, run, say, table, trials, wait_until
 
@@ -19,10 +22,14 @@ TOOLS = ("fetch", "curl", "aria2c", "wget2", "s5cmd")
 SMALLER = int(os.environ.get("SMALLER") or 1)
 # The name of a case, what it is, the number of files and the size of each.
 CASES = {"small": ("1,000 files of 10 KiB", 1000, 10 << 10), "middling": ("20 files of 20 MiB", 20, 20 << 20), "large": ("1 file of 1 GiB", 1, 1 << 30)}
-LATENCIES = {"none": 0, "20 ms": 20}
+# The server's address over each link, by the latency that it adds to a round trip.
+LATENCIES = {"none": "10.213.77.2", "20 ms": "10.213.78.2"}
+MILLISECONDS = 20
 # Nobody's proxy, and nobody's account.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy") and not name.startswith("AWS_")}
 BLOCK = 1 << 20
+# Whoever takes longer has not brought the files. In seconds.
+LONGEST = 300
 
 
 def contenders(addresses, folder, size):
@@ -55,14 +62,14 @@ def make(path, size):
 
 @contextlib.contextmanager
 def server(files):
-    """nginx in a network of its own, joined to this one by a pair of interfaces: latency there slows nobody else down."""
+    """nginx in a network of its own, joined to this one by a quick link and by a slow one: latency there slows nobody else down."""
     with tempfile.TemporaryDirectory(prefix="understudy-bench-") as folder:
         configuration = Path(folder) / "nginx.conf"
         configuration.write_text(
             f"daemon off; worker_processes 2; pid {folder}/pid; error_log {folder}/error; user root root; events {{ worker_connections 1024; }}\n"
             f"http {{ access_log off; sendfile on; tcp_nodelay on; keepalive_requests 100000; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;\n"
             f"fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n"
-            f"server {{ listen 10.213.77.2:80; location /files/ {{ alias {files}/; }} }} }}\n")
+            f"server {{ listen 80; location /files/ {{ alias {files}/; }} }} }}\n")
         # One that an interrupted run left; its half of the link goes with it.
         run("ip", "netns", "delete", NAMESPACE, check=False)
         run("ip", "netns", "add", NAMESPACE)
@@ -75,7 +82,8 @@ def server(files):
             run("ip", "-n", NAMESPACE, "link", "set", "us-bench1", "up")
             process = subprocess.Popen(["ip", "netns", "exec", NAMESPACE, "nginx", "-p", folder, "-c", configuration], stdin=subprocess.DEVNULL)
             wait_until("nginx", 20, lambda: subprocess.run(["curl", "-s", "-o", "/dev/null", "http://10.213.77.2/"], check=False, env=ENVIRONMENT).returncode == 0)
-            yield "http://10.213.77.2/files"
+            with slow_way():
+                yield
         finally:
             if process:
                 process.terminate()
@@ -83,11 +91,24 @@ def server(files):
             run("ip", "netns", "delete", NAMESPACE, check=False)
 
 
-def delay(milliseconds):
-    """Of each round trip, on the server's side of the link."""
-    run("tc", "-n", NAMESPACE, "qdisc", "del", "dev", "us-bench1", "root", check=False)
-    if milliseconds:
-        run("tc", "-n", NAMESPACE, "qdisc", "add", "dev", "us-bench1", "root", "netem", "delay", f"{milliseconds}ms", "limit", "100000")
+@contextlib.contextmanager
+def slow_way():
+    """The link with latency."""
+    near = slow_link.interface("us-bench2")
+    program = ["ip", "netns", "exec", NAMESPACE, sys.executable, ROOT / "bench/slow_link.py", near, "us-bench3", MILLISECONDS]
+    process = subprocess.Popen([str(word) for word in program], stdin=subprocess.DEVNULL, pass_fds=[near])
+    try:
+        inside = ["ip", "-n", NAMESPACE]
+        wait_until("the slow link", 20, lambda: subprocess.run([*inside, "link", "show", "us-bench3"], check=False, capture_output=True).returncode == 0)
+        for command, name, address in ((["ip"], "us-bench2", "10.213.78.1/30"), (inside, "us-bench3", "10.213.78.2/30")):
+            run(*command, "address", "add", address, "dev", name)
+            run(*command, "link", "set", name, "mtu", slow_link.MTU, "txqueuelen", 10_000, "up")
+        yield
+    finally:
+        # It only carries packets: nothing of it is to be ended in order.
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        os.close(near)
 
 
 def measured(command):
@@ -104,8 +125,11 @@ def measured(command):
 
     looking = threading.Thread(target=look)
     looking.start()
+    given_up = threading.Timer(LONGEST, process.kill)
+    given_up.start()
     _, status, used = os.wait4(process.pid, 0)
     wall = now() - begun
+    given_up.cancel()
     ended.set()
     looking.join()
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -116,19 +140,18 @@ def measured(command):
 
 def measure():
     results = Results("fetch").begin()
-    with tempfile.TemporaryDirectory(prefix="understudy-bench-files-") as files, server(files) as base:
+    with tempfile.TemporaryDirectory(prefix="understudy-bench-files-") as files, server(files):
         for case, (_, count, size) in CASES.items():
             count, size = max(1, count // SMALLER), size // (SMALLER if count == 1 else 1)
             names = [f"{case}-{number}" for number in range(count)]
             for name in names:
                 make(Path(files) / name, size)
-            for latency, milliseconds in LATENCIES.items():
-                delay(milliseconds)
+            for latency, address in LATENCIES.items():
                 # In turns, so that what else runs on the machine meets all of them.
                 for number in range(1, trials(5) + 1):
                     with tempfile.TemporaryDirectory(prefix="understudy-bench-into-") as place:
                         folder = Path(place) / "into"
-                        commands = list(contenders([f"{base}/{name}" for name in names], folder, size).items())
+                        commands = list(contenders([f"http://{address}/files/{name}" for name in names], folder, size).items())
                         # Nobody is always the first.
                         first = number % len(commands)
                         for name, command in commands[first:] + commands[:first]:

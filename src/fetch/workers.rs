@@ -126,37 +126,31 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
                 continue;
             }
         };
-        if let Ended::Received(result) = ended {
-            queue.done(&task.host);
-            coming -= 1;
-            match result {
-                Ok(received) => {
-                    finishing += 1;
-                    running.spawn(finished(settings.clone(), task, received));
+        let row = match ended {
+            Ended::Received(result) => {
+                queue.done(&task.host);
+                coming -= 1;
+                match result {
+                    Ok(received) => {
+                        finishing += 1;
+                        running.spawn(finished(settings.clone(), task, received));
+                        continue;
+                    }
+                    Err(Unreceived { error, kept, size }) => Row { kept, ..row_of(plan, &task, size, Outcome::Failed(error)) },
+                }
+            }
+            Ended::Finished { result, size, resumed, remark } => {
+                finishing -= 1;
+                // What an earlier run brought may be what is wrong: once more, without it.
+                if resumed && !ends && matches!(result, Err(Error::Mismatch { .. })) {
+                    progress.end(&task.meter);
+                    queue.extend([(task.host.clone(), (task.number, Job { afresh: true, ..task.job }))]);
                     continue;
                 }
-                Err(unreceived) => {
-                    let row = Row { kept: unreceived.kept, ..row_of(plan, &task, unreceived.size, Outcome::Failed(unreceived.error)) };
-                    settle(&mut rows, progress, &task, row);
-                }
-            }
-            continue;
-        }
-        finishing -= usize::from(matches!(ended, Ended::Finished { .. }));
-        let row = match ended {
-            Ended::Received(_) => continue,
-            // What an earlier run brought may be what is wrong: once more, without it.
-            Ended::Finished { result: Err(Error::Mismatch { .. }), resumed: true, .. } if !ends => {
-                progress.end(&task.meter);
-                queue.extend([(task.host.clone(), (task.number, Job { afresh: true, ..task.job }))]);
-                continue;
-            }
-            Ended::Finished { result, size, remark, .. } => {
                 let row = row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Fetched));
                 Row { remark, ..row }
             }
-            Ended::Verified { result: Ok(()), size } => row_of(plan, &task, Some(size), Outcome::Present),
-            Ended::Verified { result: Err(error), size } => row_of(plan, &task, Some(size), Outcome::Failed(error)),
+            Ended::Verified { result, size } => row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Present)),
         };
         settle(&mut rows, progress, &task, row);
     }

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
         },
     };
     let wants_json = command_line.wants_json();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread for the network, which only copies; what waits for the disk has threads of its own. With more of them small files would cost half as much again.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("fetch: cannot start: {error}; try: look at the limits of this user (ulimit -a)");

@@ -18,6 +18,8 @@
 pub mod address;
 pub mod board;
 pub mod command;
+pub mod company;
+pub mod durable;
 pub mod error;
 pub mod exit_code;
 pub mod head;
@@ -34,5 +36,6 @@ pub mod s3;
 pub mod settings;
 pub mod sidecar;
 pub mod transfer;
+pub mod unnamed;
 pub mod verify;
 pub mod workers;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, RenameFlags, fallocate, renameat2};
 
@@ -34,6 +35,12 @@ pub fn part_path(directory: &Path, name: &str) -> PathBuf {
 #[must_use]
 pub fn sidecar_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.part.json"))
+}
+
+/// Whether an earlier run, or another process, has begun with a file. A sidecar alone is of nothing.
+#[must_use]
+pub fn is_begun(directory: &Path, name: &str) -> bool {
+    part_path(directory, name).symlink_metadata().is_ok()
 }
 
 /// Where a sidecar is written before it takes the place of the older one.
@@ -117,6 +124,19 @@ impl Part {
             }
             _ => Error::disk("write the part", &error),
         })
+    }
+
+    /// Writes pieces one after the other, from this place on. How many bytes that were.
+    ///
+    /// # Errors
+    /// See [`Part::write_at`].
+    pub fn write_block(&self, block: &[Bytes], offset: u64) -> Result<u64, Error> {
+        let mut written = 0;
+        for piece in block {
+            self.write_at(piece, offset + written)?;
+            written += piece.len() as u64;
+        }
+        Ok(written)
     }
 
     /// Makes what was written durable, and then says of what the sidecar claims that it is there. The claim has to be from before this call.

@@ -3,25 +3,30 @@
 //! A first request asks for all of it. What comes back tells how it goes on: a small file is taken as it is; of a large one of known length and version further
 //! connections bring ranges, each under the condition that the object is still that version; anything else comes in one piece, and afresh when it breaks.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Response;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::board::{Board, Claim};
+use super::durable::make_durable;
 use super::error::Error;
 use super::head::{Validator, checks_of_s3};
 use super::network::{Network, Stretch, Trouble};
-use super::part::{Part, part_path, sidecar_path};
+use super::part::{Part, is_begun, sidecar_path};
 use super::plan::Job;
 use super::progress::Meter;
 use super::ranges::Ranges;
 use super::retry::Attempts;
 use super::settings::{Existing, Settings};
 use super::sidecar::Sidecar;
+use super::unnamed::Unnamed;
 use super::verify::Check;
 
 /// Up to this size, in bytes, a file is held in memory until it is whole: it is written in one go then, and a part is not worth its name.
@@ -32,6 +37,8 @@ const LARGE: u64 = 32 * 1024 * 1024;
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// A checkpoint that takes long is made less often: at most a tenth of the time is for them.
 const CHECKPOINT_SHARE: u32 = 9;
+/// How much is written at once, in bytes: worth a turn of another thread.
+const BLOCK: usize = 256 * 1024;
 
 /// What all transfers of a run have in common.
 #[derive(Debug)]
@@ -84,6 +91,14 @@ pub struct Received {
     /// What else there is to know.
     pub remark: Option<String>,
     checks: Vec<Check>,
+}
+
+impl Received {
+    /// Whether it is still in memory.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        matches!(self.body, Body::Small(_))
+    }
 }
 
 #[derive(Debug)]
@@ -218,9 +233,8 @@ fn checks_of(job: &Job, response: &Response) -> Vec<Check> {
 
 /// What an earlier run has left of this file, where it may be gone on with.
 fn left_by_an_earlier_run(world: &World, job: &Job) -> Result<Option<Begun>, Error> {
-    let directory = &world.settings.directory;
-    let sidecar = sidecar_path(directory, &job.name);
-    if job.afresh || sidecar.symlink_metadata().is_err() || part_path(directory, &job.name).symlink_metadata().is_err() {
+    let sidecar = sidecar_path(&world.settings.directory, &job.name);
+    if job.afresh || !is_begun(&world.settings.directory, &job.name) || sidecar.symlink_metadata().is_err() {
         return Ok(None);
     }
     let part = open_part(world, job)?;
@@ -266,30 +280,45 @@ fn not_longer(received: u64, expected: Option<u64>) -> Result<(), Error> {
 async fn in_one_piece(
     world: &World,
     job: &Job,
-    meter: &Meter,
+    meter: &Arc<Meter>,
     part: Part,
     mut response: Response,
     length: Option<u64>,
 ) -> Result<Received, Error> {
     let checks = checks_of(job, &response);
     meter.expect(length.unwrap_or_default(), 0);
-    let mut at = 0;
+    let part = Arc::new(part);
+    let write = {
+        let (part, meter) = (Arc::clone(&part), Arc::clone(meter));
+        move |block: Vec<Bytes>, at| Ok(meter.add(part.write_block(&block, at)?))
+    };
     let whole = async {
+        let (mut behind, mut at) = (Behind::new(0, write), 0);
         while let Some(chunk) = world.network.chunk(&mut response).await? {
-            not_longer(at + chunk.len() as u64, length)?;
-            part.write_at(&chunk, at)?;
             at += chunk.len() as u64;
-            meter.add(chunk.len() as u64);
+            not_longer(at, length)?;
+            behind.push(chunk).await?;
         }
+        behind.flush().await?;
         match length {
             Some(expected) if expected != at => Err(Error::Short { received: at, expected }),
-            _ => Ok(()),
+            _ => Ok(at),
         }
     };
-    match world.unless_stopped(whole).await.and_then(|whole| whole) {
-        Ok(()) => Ok(Received { body: Body::Part(part), size: at, resumed: false, remark: None, checks }),
+    let whole = world.unless_stopped(whole).await.and_then(|whole| whole);
+    match whole {
+        Ok(size) => {
+            let part = Arc::try_unwrap(part).map_err(|_| in_use())?;
+            Ok(Received { body: Body::Part(part), size, resumed: false, remark: None, checks })
+        }
+        // What may still be written then is written to a file without a name.
         Err(error) => Err(discarded(&part, error)),
     }
+}
+
+/// Whoever wrote a part has ended when all of it is written: this is never seen.
+fn in_use() -> Error {
+    Error::Nonsense { cause: "a part is whole, and still in use".to_owned() }
 }
 
 /// What the connections that bring one file have in common.
@@ -301,6 +330,8 @@ struct Lanes {
     validator: Validator,
     checks: Vec<Check>,
     meter: Arc<Meter>,
+    /// Held by who writes.
+    writes: Arc<RwLock<()>>,
 }
 
 /// Ranges of one version, by several connections. Errors of the outer kind come with what is kept.
@@ -324,6 +355,7 @@ async fn ranges(
         validator,
         checks,
         meter: Arc::clone(meter),
+        writes: Arc::default(),
     });
     let mut running = JoinSet::new();
     let mut first = first;
@@ -335,11 +367,13 @@ async fn ranges(
     }
     let ended = lanes.clone().supervise(&mut running).await;
     running.shutdown().await;
+    // A write that is under way does not end with who asked for it. Nothing may come into the part any more: it may be begun afresh next.
+    drop(Arc::clone(&lanes.writes).write_owned().await);
     let finished = lanes.board().finished();
     let error = match ended {
         Ok(()) => match Arc::try_unwrap(lanes) {
             Ok(Lanes { part, checks, .. }) => return Ok(Ok(Received { body: Body::Part(part), size, resumed, remark: None, checks })),
-            Err(_) => return Err(Error::Nonsense { cause: "a connection outlives its file".to_owned() }.into()),
+            Err(_) => return Err(in_use().into()),
         },
         Err(Halt::Failed(error)) => error,
         Err(Halt::Afresh(afresh)) => return Ok(Err(afresh)),
@@ -351,6 +385,50 @@ async fn ranges(
             .await;
     let kept = if matches!(stored, Ok(Ok(()))) { kept } else { 0 };
     Err(Unreceived { error, kept, size: Some(size) })
+}
+
+/// Writes what came while more comes: the network does not wait for the disk, unless that falls back by a block.
+struct Behind<W> {
+    /// Writes pieces, one after the other, from this place on.
+    write: W,
+    /// Where the block belongs.
+    at: u64,
+    block: Vec<Bytes>,
+    length: usize,
+    writing: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl<W: FnOnce(Vec<Bytes>, u64) -> Result<(), Error> + Clone + Send + 'static> Behind<W> {
+    /// For bytes from this place on.
+    fn new(at: u64, write: W) -> Self {
+        Self { write, at, block: Vec::new(), length: 0, writing: None }
+    }
+
+    async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.length += bytes.len();
+        self.block.push(bytes);
+        if self.length < BLOCK { Ok(()) } else { self.turn().await }
+    }
+
+    /// When the last block is written, begins with this one.
+    async fn turn(&mut self) -> Result<(), Error> {
+        if let Some(writing) = self.writing.take() {
+            writing.await.unwrap_or_else(|error| Err(Error::Nonsense { cause: error.to_string() }))?;
+        }
+        if self.length > 0 {
+            let (write, block, at) = (self.write.clone(), std::mem::take(&mut self.block), self.at);
+            self.at += std::mem::take(&mut self.length) as u64;
+            self.writing = Some(spawn_blocking(move || write(block, at)));
+        }
+        Ok(())
+    }
+
+    /// Ends when all is written.
+    async fn flush(mut self) -> Result<(), Error> {
+        // The first turn begins with what is left, the second waits for it.
+        self.turn().await?;
+        self.turn().await
+    }
 }
 
 impl Lanes {
@@ -408,7 +486,7 @@ impl Lanes {
         }
     }
 
-    async fn bring(&self, claim: Claim, mut response: Option<Response>, attempts: &mut Attempts) -> Result<(), Halt> {
+    async fn bring(self: &Arc<Self>, claim: Claim, mut response: Option<Response>, attempts: &mut Attempts) -> Result<(), Halt> {
         loop {
             let (next, end) = self.board().lacks(claim);
             if next >= end {
@@ -470,22 +548,41 @@ impl Lanes {
     }
 
     /// Writes what comes to its place, until the claim is whole or the body ends.
-    async fn pump(&self, claim: Claim, mut response: Response) -> Result<(), Error> {
-        loop {
-            let chunk = self.world.network.chunk(&mut response).await?;
-            let (next, end) = self.board().lacks(claim);
-            let Some(chunk) = chunk else {
-                return if next < end { Err(Error::Short { received: next, expected: end }) } else { Ok(()) };
+    async fn pump(self: &Arc<Self>, claim: Claim, mut response: Response) -> Result<(), Error> {
+        let (mut at, _) = self.board().lacks(claim);
+        let write = {
+            let (lanes, writes) = (Arc::clone(self), Arc::new(Arc::clone(&self.writes).read_owned().await));
+            move |block: Vec<Bytes>, at| lanes.write(claim, &block, at, &writes)
+        };
+        let mut behind = Behind::new(at, write);
+        let ended = loop {
+            let mut chunk = match self.world.network.chunk(&mut response).await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             };
-            let length = chunk.len().min(usize::try_from(end - next).unwrap_or(usize::MAX));
-            if length == 0 {
+            let (_, end) = self.board().lacks(claim);
+            chunk.truncate(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
+            if chunk.is_empty() {
                 // Another connection brings the rest.
-                return Ok(());
+                break Ok(());
             }
-            self.part.write_at(&chunk[..length], next)?;
-            self.board().advance(claim, length as u64);
-            self.meter.add(length as u64);
-        }
+            at += chunk.len() as u64;
+            behind.push(chunk).await?;
+        };
+        // Also what came before a connection broke.
+        behind.flush().await?;
+        ended?;
+        let (next, end) = self.board().lacks(claim);
+        if next < end { Err(Error::Short { received: next, expected: end }) } else { Ok(()) }
+    }
+
+    /// Blocks. The guard says that something is being written.
+    fn write(&self, claim: Claim, block: &[Bytes], at: u64, _: &OwnedRwLockReadGuard<()>) -> Result<(), Error> {
+        let bytes = self.part.write_block(block, at)?;
+        self.board().advance(claim, bytes);
+        self.meter.add(bytes);
+        Ok(())
     }
 }
 
@@ -500,18 +597,46 @@ enum Opening {
 /// # Errors
 /// See [`Part::finish`].
 pub fn finish(settings: &Settings, job: &Job, received: Received) -> Result<(), Error> {
-    let checks: Vec<Check> = job.sha256.iter().cloned().chain(received.checks).collect();
+    let checks = all_checks(job, &received);
     let replace = settings.existing == Existing::Overwrite;
     match received.body {
         Body::Part(part) => part.finish(&checks, replace),
         Body::Small(bytes) => {
-            for check in &checks {
-                check.verify(bytes.as_slice())?;
-            }
+            verify_all(&checks, &bytes)?;
             let part = Part::open(&settings.directory, &job.name)?;
             let written = part.begin(Some(received.size)).and_then(|()| part.write_at(&bytes, 0));
             written.map_err(|error| discarded(&part, error))?;
             part.finish(&[], replace)
         }
     }
+}
+
+/// Gives small files their final names together, which is much less work for the disk and the processor than one after the other. Says for each whether it
+/// has its name now. Whatever stood in the way, a checksum that does not fit among it: [`finish`] gets past it, or has the words for it. Blocks.
+pub fn finish_together<'a>(settings: &Settings, files: impl Iterator<Item = (&'a Job, &'a Received)> + Clone) -> Vec<bool> {
+    // Opened before anything is written, so that it is told what could not be.
+    let Ok(directory) = File::open(&settings.directory) else { return files.map(|_| false).collect() };
+    let write = |(job, received): (&Job, &Received)| match &received.body {
+        // A part from an earlier run would stay beside its file.
+        Body::Small(bytes) if !is_begun(&settings.directory, &job.name) && verify_all(&all_checks(job, received), bytes).is_ok() => {
+            Unnamed::write(&settings.directory, bytes).ok()
+        }
+        _ => None,
+    };
+    let unnamed: Vec<Option<Unnamed>> = files.clone().map(write).collect();
+    let written: Vec<&File> = unnamed.iter().flatten().map(Unnamed::file).collect();
+    let mut durable = make_durable(&directory, &written).into_iter();
+    let give_name = |(unnamed, (job, _)): (Option<Unnamed>, (&Job, &Received))| {
+        let Some(unnamed) = unnamed else { return false };
+        durable.next().is_some_and(|durable| durable.is_ok()) && unnamed.give_name(&settings.directory.join(&job.name)).is_ok()
+    };
+    unnamed.into_iter().zip(files).map(give_name).collect()
+}
+
+fn all_checks(job: &Job, received: &Received) -> Vec<Check> {
+    job.sha256.iter().chain(&received.checks).cloned().collect()
+}
+
+fn verify_all(checks: &[Check], bytes: &[u8]) -> Result<(), Error> {
+    checks.iter().try_for_each(|check| check.verify(bytes))
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::company::Company;
 use super::error::Error;
 use super::network::Network;
 use super::part::sync_directory;
@@ -16,10 +17,10 @@ use super::progress::{Meter, Progress};
 use super::queue::Queue;
 use super::report::{Outcome, Row};
 use super::settings::Settings;
-use super::transfer::{Received, Unreceived, World, finish, receive};
+use super::transfer::{Received, Unreceived, World, finish, finish_together, receive};
 
-/// Files that are made durable at a time, beside those that come: a disk writes many down at once in hardly more time than one.
-const FINISHING: usize = 32;
+/// Files that are made durable, or wait for it in memory, beside those that come: a disk writes many down at once in hardly more time than one.
+const FINISHING: usize = 64;
 /// Files that are there already whose checksums are looked at, at a time.
 const VERIFYING: usize = 4;
 
@@ -41,8 +42,25 @@ pub fn look(directory: &Path, name: &str) -> Present {
 /// What came of one file, on its way.
 enum Ended {
     Received(Result<Received, Unreceived>),
-    Finished { result: Result<(), Error>, size: u64, resumed: bool, remark: Option<String> },
-    Verified { result: Result<(), Error>, size: u64 },
+    /// It got no name together with others.
+    Left(Received),
+    Finished {
+        result: Result<(), Error>,
+        size: u64,
+        resumed: bool,
+        remark: Option<String>,
+    },
+    Verified {
+        result: Result<(), Error>,
+        size: u64,
+    },
+}
+
+/// What comes back from where it was done.
+enum Arrival {
+    One(Task, Ended),
+    /// Small files that were finished together.
+    Company(Vec<(Task, Ended)>),
 }
 
 /// A file on its way.
@@ -65,7 +83,8 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
     let deadline = settings.deadline.map(|deadline| Instant::now() + deadline);
     let world = Arc::new(World { network: Network::new(settings)?, settings: settings.clone(), deadline, stop: stopped });
     let mut rows: Vec<Option<Row>> = plan.entries.iter().map(|_| None).collect();
-    let mut running: JoinSet<(Task, Ended)> = JoinSet::new();
+    let mut running: JoinSet<Arrival> = JoinSet::new();
+    let mut company = Company::new();
     let mut queue = Queue::new(settings.per_host);
     let verifying = Arc::new(Semaphore::new(VERIFYING));
     queue.extend(plan.entries.iter().enumerate().filter_map(|(number, entry)| match &entry.step {
@@ -109,12 +128,17 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
             running.spawn(received(Arc::clone(&world), task));
             coming += 1;
         }
-        let (task, ended) = tokio::select! {
+        if let Some(group) = company.go(Instant::now(), coming > 0) {
+            let settings = settings.clone();
+            running.spawn_blocking(move || Arrival::Company(together(&settings, group)));
+        }
+        let arrival = tokio::select! {
             joined = running.join_next() => match joined {
                 None => break,
-                Some(Ok(joined)) => joined,
+                Some(Ok(arrival)) => arrival,
                 Some(Err(error)) => return Err(format!("a transfer ended by itself: {error}; try: tell its authors")),
             },
+            () = until(company.goes_at()) => continue,
             () = &mut interrupt, if !ends => {
                 ends = true;
                 let _ = stop.send(Some(Error::Interrupted));
@@ -126,33 +150,52 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
                 continue;
             }
         };
-        let row = match ended {
-            Ended::Received(result) => {
-                queue.done(&task.host);
-                coming -= 1;
-                match result {
-                    Ok(received) => {
-                        finishing += 1;
-                        running.spawn(finished(settings.clone(), task, received));
-                        continue;
-                    }
-                    Err(Unreceived { error, kept, size }) => Row { kept, ..row_of(plan, &task, size, Outcome::Failed(error)) },
-                }
+        let arrived = match arrival {
+            Arrival::One(task, ended) => vec![(task, ended)],
+            Arrival::Company(group) => {
+                company.arrived();
+                group
             }
-            Ended::Finished { result, size, resumed, remark } => {
-                finishing -= 1;
-                // What an earlier run brought may be what is wrong: once more, without it.
-                if resumed && !ends && matches!(result, Err(Error::Mismatch { .. })) {
-                    progress.end(&task.meter);
-                    queue.extend([(task.host.clone(), (task.number, Job { afresh: true, ..task.job }))]);
+        };
+        for (task, ended) in arrived {
+            let row = match ended {
+                Ended::Received(result) => {
+                    queue.done(&task.host);
+                    coming -= 1;
+                    match result {
+                        Ok(received) => {
+                            finishing += 1;
+                            if received.is_small() {
+                                company.join((task, received), Instant::now());
+                            } else {
+                                running.spawn(finished(settings.clone(), task, received));
+                            }
+                            continue;
+                        }
+                        Err(Unreceived { error, kept, size }) => Row { kept, ..row_of(plan, &task, size, Outcome::Failed(error)) },
+                    }
+                }
+                Ended::Left(received) => {
+                    running.spawn(finished(settings.clone(), task, received));
                     continue;
                 }
-                let row = row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Fetched));
-                Row { remark, ..row }
-            }
-            Ended::Verified { result, size } => row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Present)),
-        };
-        settle(&mut rows, progress, &task, row);
+                Ended::Finished { result, size, resumed, remark } => {
+                    finishing -= 1;
+                    // What an earlier run brought may be what is wrong: once more, without it.
+                    if resumed && !ends && matches!(result, Err(Error::Mismatch { .. })) {
+                        progress.end(&task.meter);
+                        queue.extend([(task.host.clone(), (task.number, Job { afresh: true, ..task.job }))]);
+                        continue;
+                    }
+                    let row = row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Fetched));
+                    Row { remark, ..row }
+                }
+                Ended::Verified { result, size } => {
+                    row_of(plan, &task, Some(size), result.map_or_else(Outcome::Failed, |()| Outcome::Present))
+                }
+            };
+            settle(&mut rows, progress, &task, row);
+        }
     }
     // Once for all: a name that is lost in a power cut before this is one of a part that is whole.
     let named = rows.iter().flatten().any(|row| row.outcome == Outcome::Fetched);
@@ -179,13 +222,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn received(world: Arc<World>, task: Task) -> (Task, Ended) {
+async fn received(world: Arc<World>, task: Task) -> Arrival {
     let result = receive(&world, &task.job, &task.meter).await;
-    (task, Ended::Received(result))
+    Arrival::One(task, Ended::Received(result))
 }
 
 /// Looks at the checksum of a file that is there. When everything has to stop this is given up, whatever of it is still being read.
-async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u64) -> (Task, Ended) {
+async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u64) -> Arrival {
     let (path, check) = (world.settings.directory.join(&task.job.name), task.job.sha256.clone());
     let look = async {
         // It is never closed.
@@ -199,13 +242,23 @@ async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u6
         .await
     };
     let result = world.unless_stopped(look).await.and_then(|looked| looked);
-    (task, Ended::Verified { result, size })
+    Arrival::One(task, Ended::Verified { result, size })
 }
 
-async fn finished(settings: Settings, task: Task, received: Received) -> (Task, Ended) {
+async fn finished(settings: Settings, task: Task, received: Received) -> Arrival {
     let (size, resumed, remark, job) = (received.size, received.resumed, received.remark.clone(), task.job.clone());
     let result = blocking(move || finish(&settings, &job, received)).await;
-    (task, Ended::Finished { result, size, resumed, remark })
+    Arrival::One(task, Ended::Finished { result, size, resumed, remark })
+}
+
+/// Blocks.
+fn together(settings: &Settings, group: Vec<(Task, Received)>) -> Vec<(Task, Ended)> {
+    let named = finish_together(settings, group.iter().map(|(task, received)| (&task.job, received)));
+    let ended = |((task, received), named)| {
+        let Received { size, resumed, .. } = received;
+        (task, if named { Ended::Finished { result: Ok(()), size, resumed, remark: received.remark } } else { Ended::Left(received) })
+    };
+    group.into_iter().zip(named).map(ended).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

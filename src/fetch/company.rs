@@ -17,13 +17,13 @@ pub struct Company<T> {
     is_on_its_way: bool,
 }
 
-impl<T> Company<T> {
-    /// Nobody.
-    #[must_use]
-    pub fn new() -> Self {
+impl<T> Default for Company<T> {
+    fn default() -> Self {
         Self { waiting: Vec::new(), until: None, is_on_its_way: false }
     }
+}
 
+impl<T> Company<T> {
     /// Somebody more.
     pub fn join(&mut self, one: T, now: Instant) {
         self.waiting.push(one);
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_group_goes_when_it_is_large_enough_or_the_first_has_waited_or_nobody_else_comes() {
         let now = Instant::now();
-        let mut company = Company::new();
+        let mut company = Company::default();
         assert_eq!((company.go(now, false), company.goes_at()), (None, None), "nobody waits");
         company.join(1, now);
         assert_eq!((company.go(now, true), company.goes_at()), (None, Some(now + PATIENCE)));
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn one_group_at_a_time() {
         let now = Instant::now();
-        let mut company = Company::new();
+        let mut company = Company::default();
         company.join(1, now);
         assert!(company.go(now, false).is_some());
         company.join(2, now);

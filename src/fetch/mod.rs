@@ -7,6 +7,7 @@
 //!                                 queue     network: http, https, s3
 //!                                           board:   which bytes are there, and who brings which
 //!                                           part:    NAME.part and NAME.part.json
+//!                                 company: small files wait for each other; unnamed, durable: how they are finished together
 //! ```
 //!
 //! What holds, whatever happens on the way:

@@ -91,13 +91,19 @@ pub struct Received {
     /// What else there is to know.
     pub remark: Option<String>,
     checks: Vec<Check>,
+    /// There was something under the name of its part before it was asked for.
+    had_part: bool,
 }
 
 impl Received {
-    /// Whether it is still in memory.
+    fn new(body: Body, size: u64, checks: Vec<Check>) -> Self {
+        Self { body, size, resumed: false, remark: None, checks, had_part: false }
+    }
+
+    /// Whether it may be finished together with others: it is still in memory, and no part of it lies there, which would stay beside it.
     #[must_use]
-    pub fn is_small(&self) -> bool {
-        matches!(self.body, Body::Small(_))
+    pub fn likes_company(&self) -> bool {
+        matches!(self.body, Body::Small(_)) && !self.had_part
     }
 }
 
@@ -156,7 +162,8 @@ struct Begun {
 pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Result<Received, Unreceived> {
     let mut attempts = Attempts::new(world.settings.retries);
     let mut ranges_are_given = true;
-    if let Some(begun) = left_by_an_earlier_run(world, job)? {
+    let had_part = is_begun(&world.settings.directory, &job.name);
+    if let Some(begun) = if had_part { left_by_an_earlier_run(world, job)? } else { None } {
         match ranges(world, job, meter, begun, None, &attempts).await? {
             Ok(received) => return Ok(received),
             Err(Afresh::NoRanges) => ranges_are_given = false,
@@ -199,7 +206,7 @@ pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Resul
                     (status, _) => Err(Error::Nonsense { cause: format!("{status} to a request for the whole") }),
                 };
                 match whole {
-                    Ok(received) => return Ok(Received { remark, ..received }),
+                    Ok(received) => return Ok(Received { remark, had_part, ..received }),
                     Err(error) => error.into(),
                 }
             }
@@ -231,10 +238,10 @@ fn checks_of(job: &Job, response: &Response) -> Vec<Check> {
     }
 }
 
-/// What an earlier run has left of this file, where it may be gone on with.
+/// What an earlier run has left of this file in its part, where it may be gone on with.
 fn left_by_an_earlier_run(world: &World, job: &Job) -> Result<Option<Begun>, Error> {
     let sidecar = sidecar_path(&world.settings.directory, &job.name);
-    if job.afresh || !is_begun(&world.settings.directory, &job.name) || sidecar.symlink_metadata().is_err() {
+    if job.afresh || sidecar.symlink_metadata().is_err() {
         return Ok(None);
     }
     let part = open_part(world, job)?;
@@ -263,7 +270,7 @@ async fn small(world: &World, job: &Job, meter: &Meter, mut response: Response, 
     if body.len() as u64 != length {
         return Err(Error::Short { received: body.len() as u64, expected: length });
     }
-    Ok(Received { body: Body::Small(body), size: length, resumed: false, remark: None, checks })
+    Ok(Received::new(Body::Small(body), length, checks))
 }
 
 /// A body that says by itself where it ends may be longer than its head says.
@@ -290,7 +297,10 @@ async fn in_one_piece(
     let part = Arc::new(part);
     let write = {
         let (part, meter) = (Arc::clone(&part), Arc::clone(meter));
-        move |block: Vec<Bytes>, at| Ok(meter.add(part.write_block(&block, at)?))
+        move |block: Vec<Bytes>, at| {
+            meter.add(part.write_block(&block, at)?);
+            Ok(())
+        }
     };
     let whole = async {
         let (mut behind, mut at) = (Behind::new(0, write), 0);
@@ -309,7 +319,7 @@ async fn in_one_piece(
     match whole {
         Ok(size) => {
             let part = Arc::try_unwrap(part).map_err(|_| in_use())?;
-            Ok(Received { body: Body::Part(part), size, resumed: false, remark: None, checks })
+            Ok(Received::new(Body::Part(part), size, checks))
         }
         // What may still be written then is written to a file without a name.
         Err(error) => Err(discarded(&part, error)),
@@ -372,7 +382,7 @@ async fn ranges(
     let finished = lanes.board().finished();
     let error = match ended {
         Ok(()) => match Arc::try_unwrap(lanes) {
-            Ok(Lanes { part, checks, .. }) => return Ok(Ok(Received { body: Body::Part(part), size, resumed, remark: None, checks })),
+            Ok(Lanes { part, checks, .. }) => return Ok(Ok(Received { resumed, ..Received::new(Body::Part(part), size, checks) })),
             Err(_) => return Err(in_use().into()),
         },
         Err(Halt::Failed(error)) => error,
@@ -550,11 +560,8 @@ impl Lanes {
     /// Writes what comes to its place, until the claim is whole or the body ends.
     async fn pump(self: &Arc<Self>, claim: Claim, mut response: Response) -> Result<(), Error> {
         let (mut at, _) = self.board().lacks(claim);
-        let write = {
-            let (lanes, writes) = (Arc::clone(self), Arc::new(Arc::clone(&self.writes).read_owned().await));
-            move |block: Vec<Bytes>, at| lanes.write(claim, &block, at, &writes)
-        };
-        let mut behind = Behind::new(at, write);
+        let writer = Writer { lanes: Arc::clone(self), claim, _busy: Arc::new(Arc::clone(&self.writes).read_owned().await) };
+        let mut behind = Behind::new(at, move |block, at| writer.write(&block, at));
         let ended = loop {
             let mut chunk = match self.world.network.chunk(&mut response).await {
                 Ok(Some(chunk)) => chunk,
@@ -576,12 +583,23 @@ impl Lanes {
         let (next, end) = self.board().lacks(claim);
         if next < end { Err(Error::Short { received: next, expected: end }) } else { Ok(()) }
     }
+}
 
-    /// Blocks. The guard says that something is being written.
-    fn write(&self, claim: Claim, block: &[Bytes], at: u64, _: &OwnedRwLockReadGuard<()>) -> Result<(), Error> {
-        let bytes = self.part.write_block(block, at)?;
-        self.board().advance(claim, bytes);
-        self.meter.add(bytes);
+/// Writes what one connection brings.
+#[derive(Clone)]
+struct Writer {
+    lanes: Arc<Lanes>,
+    claim: Claim,
+    /// Dropped last (fields are, in their order): when nobody is busy, nobody holds the part either.
+    _busy: Arc<OwnedRwLockReadGuard<()>>,
+}
+
+impl Writer {
+    /// Blocks.
+    fn write(&self, block: &[Bytes], at: u64) -> Result<(), Error> {
+        let bytes = self.lanes.part.write_block(block, at)?;
+        self.lanes.board().advance(self.claim, bytes);
+        self.lanes.meter.add(bytes);
         Ok(())
     }
 }
@@ -617,10 +635,7 @@ pub fn finish_together<'a>(settings: &Settings, files: impl Iterator<Item = (&'a
     // Opened before anything is written, so that it is told what could not be.
     let Ok(directory) = File::open(&settings.directory) else { return files.map(|_| false).collect() };
     let write = |(job, received): (&Job, &Received)| match &received.body {
-        // A part from an earlier run would stay beside its file.
-        Body::Small(bytes) if !is_begun(&settings.directory, &job.name) && verify_all(&all_checks(job, received), bytes).is_ok() => {
-            Unnamed::write(&settings.directory, bytes).ok()
-        }
+        Body::Small(bytes) if verify_all(&all_checks(job, received), bytes).is_ok() => Unnamed::write(&directory, bytes).ok(),
         _ => None,
     };
     let unnamed: Vec<Option<Unnamed>> = files.clone().map(write).collect();
@@ -628,7 +643,7 @@ pub fn finish_together<'a>(settings: &Settings, files: impl Iterator<Item = (&'a
     let mut durable = make_durable(&directory, &written).into_iter();
     let give_name = |(unnamed, (job, _)): (Option<Unnamed>, (&Job, &Received))| {
         let Some(unnamed) = unnamed else { return false };
-        durable.next().is_some_and(|durable| durable.is_ok()) && unnamed.give_name(&settings.directory.join(&job.name)).is_ok()
+        durable.next().is_some_and(|durable| durable.is_ok()) && unnamed.give_name(&directory, &job.name).is_ok()
     };
     unnamed.into_iter().zip(files).map(give_name).collect()
 }
@@ -639,4 +654,80 @@ fn all_checks(job: &Job, received: &Received) -> Vec<Check> {
 
 fn verify_all(checks: &[Check], bytes: &[u8]) -> Result<(), Error> {
     checks.iter().try_for_each(|check| check.verify(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fetch::verify::Algorithm;
+
+    fn settings(directory: &Path) -> Settings {
+        Settings {
+            directory: directory.to_owned(),
+            jobs: 1,
+            per_host: 1,
+            connections: 1,
+            retries: 0,
+            timeout: Duration::from_secs(1),
+            deadline: None,
+            existing: Existing::Refuse,
+            cacert: None,
+            endpoint_url: None,
+            profile: None,
+            sign: false,
+        }
+    }
+
+    fn small(name: &str, crc: &str) -> (Job, Received) {
+        let job = Job { address: Address::parse("http://h/a").unwrap(), name: name.to_owned(), sha256: None, afresh: false };
+        let checks = vec![Check::from_hexadecimal(Algorithm::Crc32, crc).unwrap()];
+        (job, Received::new(Body::Small(b"abc".to_vec()), 3, checks))
+    }
+
+    #[test]
+    fn in_company_only_what_is_right_gets_a_name_that_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("mine"), "mine").unwrap();
+        let (right, wrong) = ("352441c2", "352441c3");
+        let files = [small("a", right), small("b", wrong), small("mine", right), small("c", right), small("d", right), small("e", right)];
+        let named = finish_together(&settings(folder.path()), files.iter().map(|(job, received)| (job, received)));
+        assert_eq!(named, [true, false, false, true, true, true]);
+        assert!(!folder.path().join("b").exists());
+        assert_eq!(std::fs::read(folder.path().join("mine")).unwrap(), b"mine");
+        assert_eq!(std::fs::read(folder.path().join("e")).unwrap(), b"abc");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5, "and nothing else is left");
+        let [_, (job, received), ..] = files;
+        assert!(matches!(finish(&settings(folder.path()), &job, received), Err(Error::Mismatch { .. })), "alone it is told why");
+    }
+
+    /// However the network cuts it up, and however far the disk falls back.
+    #[tokio::test]
+    async fn what_is_written_behind_the_network_is_written_in_order_and_whole() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let write = {
+            let written = Arc::clone(&written);
+            move |block: Vec<Bytes>, at: u64| {
+                let mut written = written.lock().unwrap();
+                assert_eq!(at, 5 + written.len() as u64);
+                block.iter().for_each(|piece| written.extend_from_slice(piece));
+                Ok(())
+            }
+        };
+        let mut behind = Behind::new(5, write);
+        let sent: Vec<u8> = (0..3 * BLOCK).map(|number| number.to_le_bytes()[0]).collect();
+        for piece in sent.chunks(BLOCK / 3 + 1) {
+            behind.push(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        behind.flush().await.unwrap();
+        assert_eq!(*written.lock().unwrap(), sent);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_told_at_the_latest_at_the_end() {
+        let mut behind = Behind::new(0, |_, _| Err(Error::DiskFull { needed: 1 }));
+        behind.push(Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(behind.flush().await, Err(Error::DiskFull { needed: 1 }));
+    }
 }

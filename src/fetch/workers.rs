@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use super::company::Company;
 use super::error::Error;
@@ -23,6 +23,9 @@ use super::transfer::{Received, Unreceived, World, finish, finish_together, rece
 const FINISHING: usize = 64;
 /// Files that are there already whose checksums are looked at, at a time.
 const VERIFYING: usize = 4;
+
+/// A timer of the runtime that ends before that of any request. Were there none, each request's would wake the runtime to look at it: two system calls a file.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// What is under a name in a directory.
 #[must_use]
@@ -58,7 +61,7 @@ enum Ended {
 
 /// What comes back from where it was done.
 enum Arrival {
-    One(Task, Ended),
+    One(Box<(Task, Ended)>),
     /// Small files that were finished together.
     Company(Vec<(Task, Ended)>),
 }
@@ -84,7 +87,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
     let world = Arc::new(World { network: Network::new(settings)?, settings: settings.clone(), deadline, stop: stopped });
     let mut rows: Vec<Option<Row>> = plan.entries.iter().map(|_| None).collect();
     let mut running: JoinSet<Arrival> = JoinSet::new();
-    let mut company = Company::new();
+    let mut company = Company::default();
     let mut queue = Queue::new(settings.per_host);
     let verifying = Arc::new(Semaphore::new(VERIFYING));
     queue.extend(plan.entries.iter().enumerate().filter_map(|(number, entry)| match &entry.step {
@@ -116,6 +119,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
     }
 
     tokio::pin!(interrupt);
+    let mut heartbeat = interval(HEARTBEAT);
     let (mut coming, mut finishing) = (0, 0);
     let mut ends = false;
     loop {
@@ -139,6 +143,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
                 Some(Err(error)) => return Err(format!("a transfer ended by itself: {error}; try: tell its authors")),
             },
             () = until(company.goes_at()) => continue,
+            _ = heartbeat.tick() => continue,
             () = &mut interrupt, if !ends => {
                 ends = true;
                 let _ = stop.send(Some(Error::Interrupted));
@@ -151,7 +156,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
             }
         };
         let arrived = match arrival {
-            Arrival::One(task, ended) => vec![(task, ended)],
+            Arrival::One(one) => vec![*one],
             Arrival::Company(group) => {
                 company.arrived();
                 group
@@ -165,7 +170,7 @@ pub async fn run(plan: &Plan, settings: &Settings, progress: &Progress, interrup
                     match result {
                         Ok(received) => {
                             finishing += 1;
-                            if received.is_small() {
+                            if received.likes_company() {
                                 company.join((task, received), Instant::now());
                             } else {
                                 running.spawn(finished(settings.clone(), task, received));
@@ -224,7 +229,7 @@ async fn until(deadline: Option<Instant>) {
 
 async fn received(world: Arc<World>, task: Task) -> Arrival {
     let result = receive(&world, &task.job, &task.meter).await;
-    Arrival::One(task, Ended::Received(result))
+    Arrival::One(Box::new((task, Ended::Received(result))))
 }
 
 /// Looks at the checksum of a file that is there. When everything has to stop this is given up, whatever of it is still being read.
@@ -242,13 +247,13 @@ async fn verified(world: Arc<World>, turns: Arc<Semaphore>, task: Task, size: u6
         .await
     };
     let result = world.unless_stopped(look).await.and_then(|looked| looked);
-    Arrival::One(task, Ended::Verified { result, size })
+    Arrival::One(Box::new((task, Ended::Verified { result, size })))
 }
 
 async fn finished(settings: Settings, task: Task, received: Received) -> Arrival {
     let (size, resumed, remark, job) = (received.size, received.resumed, received.remark.clone(), task.job.clone());
     let result = blocking(move || finish(&settings, &job, received)).await;
-    Arrival::One(task, Ended::Finished { result, size, resumed, remark })
+    Arrival::One(Box::new((task, Ended::Finished { result, size, resumed, remark })))
 }
 
 /// Blocks.

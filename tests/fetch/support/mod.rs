@@ -1,5 +1,6 @@
 pub mod moto;
 pub mod nginx;
+pub mod scripted;
 pub mod server;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -26,6 +27,8 @@ pub struct Part {
     file: File,
     directory: PathBuf,
     name: String,
+    /// The disk did not keep what was written. It says so once (fsync(2)): nothing may be claimed of the part after it.
+    lost: OnceLock<Error>,
 }
 
 /// Where the part of a file is.
@@ -84,7 +87,7 @@ impl Part {
             }
             // Who held it before may have given it its final name meanwhile: that file is not to be touched.
             if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
-                return Ok(Self { file, directory: directory.to_owned(), name: name.to_owned() });
+                return Ok(Self { file, directory: directory.to_owned(), name: name.to_owned(), lost: OnceLock::new() });
             }
         }
     }
@@ -144,7 +147,7 @@ impl Part {
         if let (Ok(start), Ok(length)) = (i64::try_from(begin), i64::try_from(end - begin))
             && length > 0
         {
-            // Advice. Linux begins to write what is dirty there, waits for none of it, and drops only what is written already (`generic_fadvise` in mm/fadvise.c).
+            // Advice. Linux begins to write what is dirty there and does not wait for it; what is written by then it drops (`generic_fadvise` in mm/fadvise.c).
             let _ = posix_fadvise(&self.file, start, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
         Ok(written)
@@ -155,9 +158,22 @@ impl Part {
     /// # Errors
     /// See [`Error::Disk`]; the older sidecar stays then.
     pub fn checkpoint(&self, claim: &Sidecar) -> Result<(), Error> {
-        self.file.sync_data().map_err(|error| Error::disk("make the part durable", &error))?;
+        self.make_durable(File::sync_data)?;
         let (sidecar, draft) = (sidecar_path(&self.directory, &self.name), draft_path(&self.directory, &self.name));
         claim.store(&sidecar, &draft).map_err(|error| Error::disk("write the sidecar", &error))
+    }
+
+    fn make_durable(&self, sync: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
+        if let Err(error) = sync(&self.file) {
+            let _ = self.lost.set(Error::disk("make the part durable", &error));
+        }
+        self.lost().map_or(Ok(()), Err)
+    }
+
+    /// Why nothing can come of this part any more.
+    #[must_use]
+    pub fn lost(&self) -> Option<Error> {
+        self.lost.get().cloned()
     }
 
     /// Makes the part durable, looks at its checksums, and gives it its final name. A part with another checksum is removed.
@@ -166,7 +182,7 @@ impl Part {
     /// # Errors
     /// A checksum does not fit, the name is in use meanwhile, or the disk refuses.
     pub fn finish(self, checks: &[Check], replace: bool) -> Result<(), Error> {
-        self.file.sync_all().map_err(|error| Error::disk("make the part durable", &error))?;
+        self.make_durable(File::sync_all)?;
         for check in checks {
             let content = ReadAt { file: &self.file, at: 0 };
             if let Err(error) = check.verify(content) {
@@ -275,6 +291,20 @@ mod tests {
         let crc = Check::from_hexadecimal(Algorithm::Crc32, "352441c2").unwrap();
         assert!(matches!(part.finish(&[crc], true), Err(Error::Mismatch { .. })));
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn of_what_the_disk_did_not_keep_nothing_is_claimed_and_nothing_gets_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part::open(folder.path(), "a").unwrap();
+        part.write_at(b"abc", 0).unwrap();
+        part.checkpoint(&claim()).unwrap();
+        let before = std::fs::read(folder.path().join("a.part.json")).unwrap();
+        assert!(part.make_durable(|_| Err(Errno::EIO.into())).is_err());
+        assert!(part.lost().is_some() && part.checkpoint(&claim()).is_err(), "the disk says it once");
+        assert_eq!(std::fs::read(folder.path().join("a.part.json")).unwrap(), before, "what was claimed before stays true");
+        assert!(part.finish(&[], true).is_err());
+        assert!(!folder.path().join("a").exists());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::board::{Board, Claim};
-use super::durable::make_durable;
+use super::durable::{keeps_unnamed, make_durable};
 use super::error::Error;
 use super::head::{Validator, checks_of_s3};
 use super::network::{Network, Stretch, Trouble};
@@ -91,7 +91,7 @@ pub struct Received {
     /// What else there is to know.
     pub remark: Option<String>,
     checks: Vec<Check>,
-    /// There was something under the name of its part before it was asked for.
+    /// There was something under the name of its part, from before or from an attempt at a larger version.
     had_part: bool,
 }
 
@@ -162,8 +162,8 @@ struct Begun {
 pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Result<Received, Unreceived> {
     let mut attempts = Attempts::new(world.settings.retries);
     let mut ranges_are_given = true;
-    let had_part = is_begun(&world.settings.directory, &job.name);
-    if let Some(begun) = if had_part { left_by_an_earlier_run(world, job)? } else { None } {
+    let mut had_part = is_begun(&world.settings.directory, &job.name);
+    if let Some(begun) = if had_part { left_by_an_earlier_run(world, job).await? } else { None } {
         match ranges(world, job, meter, begun, None, &attempts).await? {
             Ok(received) => return Ok(received),
             Err(Afresh::NoRanges) => ranges_are_given = false,
@@ -179,8 +179,8 @@ pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Resul
                 let whole = match (head.status, head.length) {
                     (200, Some(length)) if length <= SMALL => small(world, job, meter, response, length).await,
                     (200, Some(length)) => {
-                        let part = open_part(world, job)?;
-                        part.begin(Some(length)).map_err(|error| discarded(&part, error))?;
+                        had_part = true;
+                        let part = begin_part(world, job, Some(length)).await?;
                         match head.validator.clone().filter(|_| ranges_are_given && !head.refuses_ranges) {
                             Some(validator) => {
                                 let checks = checks_of(job, &response);
@@ -198,8 +198,8 @@ pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Resul
                         }
                     }
                     (200, None) if head.chunked || job.sha256.is_some() || response.url().scheme() == "https" => {
-                        let part = open_part(world, job)?;
-                        part.begin(None).map_err(|error| discarded(&part, error))?;
+                        had_part = true;
+                        let part = begin_part(world, job, None).await?;
                         in_one_piece(world, job, meter, part, response, None).await
                     }
                     (200, None) => Err(Error::NoLength),
@@ -221,8 +221,23 @@ async fn wait(world: &World, attempts: &mut Attempts, trouble: Trouble, kept: u6
     world.unless_stopped(tokio::time::sleep(wait)).await
 }
 
-fn open_part(world: &World, job: &Job) -> Result<Part, Error> {
-    Part::open(&world.settings.directory, &job.name)
+/// Begins a part afresh. To take its space is quick on most file systems, and on some as slow as to write it.
+async fn begin_part(world: &World, job: &Job, size: Option<u64>) -> Result<Part, Error> {
+    let (directory, name) = (world.settings.directory.clone(), job.name.clone());
+    let begin = move || {
+        let part = Part::open(&directory, &name)?;
+        part.begin(size).map_err(|error| discarded(&part, error))?;
+        Ok(part)
+    };
+    world.unless_stopped(blocking(begin)).await?
+}
+
+/// Does what waits for the disk beside the network.
+///
+/// # Errors
+/// Those of the work.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Nonsense { cause: error.to_string() }))
 }
 
 /// Removes a part that nobody can go on with.
@@ -239,19 +254,23 @@ fn checks_of(job: &Job, response: &Response) -> Vec<Check> {
 }
 
 /// What an earlier run has left of this file in its part, where it may be gone on with.
-fn left_by_an_earlier_run(world: &World, job: &Job) -> Result<Option<Begun>, Error> {
-    let sidecar = sidecar_path(&world.settings.directory, &job.name);
-    if job.afresh || sidecar.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    let part = open_part(world, job)?;
-    Ok(Sidecar::load(&sidecar, &job.address, part.size()).map(|Sidecar { size, validator, checks, finished, .. }| Begun {
-        part,
-        size,
-        validator,
-        checks,
-        finished,
-    }))
+async fn left_by_an_earlier_run(world: &World, job: &Job) -> Result<Option<Begun>, Error> {
+    let (directory, job) = (world.settings.directory.clone(), job.clone());
+    let look = move || {
+        let sidecar = sidecar_path(&directory, &job.name);
+        if job.afresh || sidecar.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let part = Part::open(&directory, &job.name)?;
+        Ok(Sidecar::load(&sidecar, &job.address, part.size()).map(|Sidecar { size, validator, checks, finished, .. }| Begun {
+            part,
+            size,
+            validator,
+            checks,
+            finished,
+        }))
+    };
+    world.unless_stopped(blocking(look)).await?
 }
 
 async fn small(world: &World, job: &Job, meter: &Meter, mut response: Response, length: u64) -> Result<Received, Error> {
@@ -390,9 +409,7 @@ async fn ranges(
     };
     // What came can be gone on with, by the next run.
     let kept = finished.total();
-    let stored =
-        tokio::task::spawn_blocking(move || if kept > 0 { lanes.checkpoint() } else { Err(discarded(&lanes.part, Error::Interrupted)) })
-            .await;
+    let stored = spawn_blocking(move || if kept > 0 { lanes.checkpoint() } else { Err(discarded(&lanes.part, Error::Interrupted)) }).await;
     let kept = if matches!(stored, Ok(Ok(()))) { kept } else { 0 };
     Err(Unreceived { error, kept, size: Some(size) })
 }
@@ -466,8 +483,11 @@ impl Lanes {
                 },
                 () = tokio::time::sleep_until(next_checkpoint) => {
                     let (lanes, begun) = (Arc::clone(&self), Instant::now());
-                    // A checkpoint that fails is one that is missing: the next one may succeed, and the disk tells its own errors.
-                    let _ = tokio::task::spawn_blocking(move || lanes.checkpoint()).await;
+                    // Without its sidecar a checkpoint is one that is missing; the next one may succeed.
+                    let _ = spawn_blocking(move || lanes.checkpoint()).await;
+                    if let Some(error) = self.part.lost() {
+                        return Err(Halt::Failed(error));
+                    }
                     next_checkpoint = Instant::now() + CHECKPOINT.max(begun.elapsed() * CHECKPOINT_SHARE);
                 }
                 reason = &mut stopped => return Err(Halt::Failed(reason)),
@@ -565,23 +585,25 @@ impl Lanes {
         let ended = loop {
             let mut chunk = match self.world.network.chunk(&mut response).await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(false),
                 Err(error) => break Err(error),
             };
             let (_, end) = self.board().lacks(claim);
-            chunk.truncate(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
-            if chunk.is_empty() {
-                // Another connection brings the rest.
-                break Ok(());
-            }
+            let room = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let is_cut = chunk.len() > room;
+            chunk.truncate(room);
             at += chunk.len() as u64;
             behind.push(chunk).await?;
+            if is_cut {
+                // Another connection brings the rest. Should it give that back while this is being written, what comes here next would not fit any more.
+                break Ok(true);
+            }
         };
         // Also what came before a connection broke.
         behind.flush().await?;
-        ended?;
+        let is_cut = ended?;
         let (next, end) = self.board().lacks(claim);
-        if next < end { Err(Error::Short { received: next, expected: end }) } else { Ok(()) }
+        if next < end && !is_cut { Err(Error::Short { received: next, expected: end }) } else { Ok(()) }
     }
 }
 
@@ -633,9 +655,12 @@ pub fn finish(settings: &Settings, job: &Job, received: Received) -> Result<(), 
 /// has its name now. Whatever stood in the way, a checksum that does not fit among it: [`finish`] gets past it, or has the words for it. Blocks.
 pub fn finish_together<'a>(settings: &Settings, files: impl Iterator<Item = (&'a Job, &'a Received)> + Clone) -> Vec<bool> {
     // Opened before anything is written, so that it is told what could not be.
-    let Ok(directory) = File::open(&settings.directory) else { return files.map(|_| false).collect() };
+    let Some(directory) = File::open(&settings.directory).ok().filter(keeps_unnamed) else { return files.map(|_| false).collect() };
+    let is_replaced = |job: &Job| settings.existing == Existing::Overwrite && settings.directory.join(&job.name).symlink_metadata().is_ok();
     let write = |(job, received): (&Job, &Received)| match &received.body {
-        Body::Small(bytes) if verify_all(&all_checks(job, received), bytes).is_ok() => Unnamed::write(&directory, bytes).ok(),
+        Body::Small(bytes) if !is_replaced(job) && verify_all(&all_checks(job, received), bytes).is_ok() => {
+            Unnamed::write(&directory, bytes).ok()
+        }
         _ => None,
     };
     let unnamed: Vec<Option<Unnamed>> = files.clone().map(write).collect();
@@ -693,11 +718,13 @@ mod tests {
         let (right, wrong) = ("352441c2", "352441c3");
         let files = [small("a", right), small("b", wrong), small("mine", right), small("c", right), small("d", right), small("e", right)];
         let named = finish_together(&settings(folder.path()), files.iter().map(|(job, received)| (job, received)));
-        assert_eq!(named, [true, false, false, true, true, true]);
+        // Elsewhere each is finished by itself.
+        let known = keeps_unnamed(&File::open(folder.path()).unwrap());
+        assert_eq!(named, [known, false, false, known, known, known]);
         assert!(!folder.path().join("b").exists());
         assert_eq!(std::fs::read(folder.path().join("mine")).unwrap(), b"mine");
-        assert_eq!(std::fs::read(folder.path().join("e")).unwrap(), b"abc");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5, "and nothing else is left");
+        assert!(!known || std::fs::read(folder.path().join("e")).unwrap() == b"abc");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), if known { 5 } else { 1 }, "and nothing else is left");
         let [_, (job, received), ..] = files;
         assert!(matches!(finish(&settings(folder.path()), &job, received), Err(Error::Mismatch { .. })), "alone it is told why");
     }

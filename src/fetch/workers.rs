@@ -17,7 +17,7 @@ use super::progress::{Meter, Progress};
 use super::queue::Queue;
 use super::report::{Outcome, Row};
 use super::settings::Settings;
-use super::transfer::{Received, Unreceived, World, finish, finish_together, receive};
+use super::transfer::{Received, Unreceived, World, blocking, finish, finish_together, receive};
 
 /// Files that are made durable, or wait for it in memory, beside those that come: a disk writes many down at once in hardly more time than one.
 const FINISHING: usize = 64;
@@ -264,10 +264,6 @@ fn together(settings: &Settings, group: Vec<(Task, Received)>) -> Vec<(Task, End
         (task, if named { Ended::Finished { result: Ok(()), size, resumed, remark: received.remark } } else { Ended::Left(received) })
     };
     group.into_iter().zip(named).map(ended).collect()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Nonsense { cause: error.to_string() }))
 }
 
 fn row_of(plan: &Plan, task: &Task, size: Option<u64>, outcome: Outcome) -> Row {

@@ -109,6 +109,19 @@ fn an_object_that_changes_while_it_is_fetched_is_fetched_as_the_new_one() {
     assert!(place.read("a") == content(SIZE, 2));
 }
 
+/// Of the large one nothing stays beside it.
+#[test]
+fn an_object_that_becomes_a_small_one_meanwhile_leaves_no_part() {
+    let (server, place) = (server(|manner| manner.break_off = (1, 300_000)), Place::new());
+    server.behave(|manner| manner.rate = Some(1_000_000));
+    let child = place.command(&[&server.url("a")]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    server.change(content(1000, 2), "\"two\"");
+    server.behave(|manner| manner.rate = None);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!((place.read("a"), place.names()), (content(1000, 2), vec!["a".to_owned()]));
+}
+
 #[test]
 fn an_object_that_never_rests_fails() {
     let (server, place) = (server(|manner| manner.break_off = (99, 300_000)), Place::new());

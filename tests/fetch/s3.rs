@@ -105,7 +105,7 @@ urllib.request.urlopen(urllib.request.Request(url + '/moto-api/reset-auth', data
     serde_json::from_str(&given).unwrap()
 }
 
-/// By the second version of the instance's metadata service (docs.aws.amazon.com, EC2, \"Use IMDS\"): a token first, and nothing without it.
+/// By the second version of the instance's metadata service (docs.aws.amazon.com, EC2, "Use IMDS"): a token first, and nothing without it.
 #[test]
 fn an_instance_has_credentials_of_its_own() {
     let (moto, place) = (Moto::start(), Place::new());

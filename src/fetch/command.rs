@@ -10,6 +10,7 @@ use super::address::check_name;
 use super::error::Error;
 use super::exit_code::ExitCode;
 use super::input::{Wanted, sha256_of};
+use super::listing::Listing;
 use super::plan::{Plan, Step, plan};
 use super::progress::{Progress, Telling};
 use super::report::{self, Outcome, Row};
@@ -157,7 +158,9 @@ impl CommandLine {
     pub async fn execute(self, is_terminal: bool, interrupt: impl Future<Output = ()>) -> Result<Answer, Refusal> {
         let begun = Instant::now();
         let settings = self.settings();
-        let plan = plan(self.wanted()?, settings.existing, |name| workers::look(&settings.directory, name));
+        let wanted = self.wanted()?;
+        let listing = Listing::of(&settings.directory, wanted.len());
+        let plan = plan(wanted, settings.existing, |name| listing.look(name));
         let telling = match (self.quiet, is_terminal) {
             (true, _) => Telling::Failures,
             (_, true) => Telling::Bars,
@@ -254,8 +257,12 @@ fn rows_of_a_dry_run(plan: &Plan) -> Vec<Row> {
             Step::Verify(_, size) | Step::Keep(size) => (Outcome::Present, Some(*size)),
             Step::Refuse(error) => (Outcome::Failed(error.clone()), None),
         };
-        let remark = matches!(entry.step, Step::Verify(..)).then(|| "its checksum would be looked at".to_owned());
-        Row { remark, ..Row::of(&entry.shown, entry.name.as_deref(), size, outcome) }
+        let remark = match &entry.step {
+            Step::Verify(..) => Some("its checksum would be looked at"),
+            Step::Fetch(job) if job.begun => Some("its part is there; it would be gone on with, if the object is still the same"),
+            _ => None,
+        };
+        Row { remark: remark.map(str::to_owned), ..Row::of(&entry.shown, entry.name.as_deref(), size, outcome) }
     };
     plan.entries.iter().map(row).collect()
 }

@@ -3,11 +3,11 @@
 //! ```text
 //! command ──► input ──► plan ──► workers ──► transfer ──► verify ──► report
 //! (typed)     (a list)  (pure)   (slots)     (bytes)      (digest)   (table, JSON)
-//!                                   │           │
-//!                                 queue     network: http, https, s3
-//!                                           board:   which bytes are there, and who brings which
-//!                                           part:    NAME.part and NAME.part.json
-//!                                 company: small files wait for each other; unnamed, durable: how they are finished together
+//!                         │        │           │
+//!                       listing  queue       network: http, https, s3
+//!                                            board:   which bytes are there, and who brings which
+//!                                            part:    NAME.part and NAME.part.json
+//!                                company: small files wait for each other; unnamed, durable: how they are finished together
 //! ```
 //!
 //! What holds, whatever happens on the way:
@@ -25,6 +25,7 @@ pub mod error;
 pub mod exit_code;
 pub mod head;
 pub mod input;
+pub mod listing;
 pub mod network;
 pub mod part;
 pub mod plan;

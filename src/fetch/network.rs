@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_RANGE, RANGE};
-use reqwest::{Client, Response, redirect};
+use reqwest::{Client, Response, redirect, retry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::OnceCell;
@@ -182,6 +182,8 @@ fn client(settings: &Settings, authorities: &[CertificateDer<'static>], policy: 
         // It would tell the host that a redirect leads to what signs the address.
         .referer(false)
         .redirect(policy)
+        // Attempts are counted elsewhere. With none allowed here the client keeps no copy of each request either.
+        .retry(retry::never().max_retries_per_request(0))
         .connect_timeout(settings.timeout)
         .pool_max_idle_per_host(settings.jobs.max(settings.connections));
     builder.build().map_err(|error| unusable(&error))

@@ -31,22 +31,22 @@ pub struct Part {
     lost: OnceLock<Error>,
 }
 
+/// The name of a file's part. What lies under it an earlier run has left, or another process is at it. A sidecar alone is of nothing.
+#[must_use]
+pub fn part_name(name: &str) -> String {
+    format!("{name}.part")
+}
+
 /// Where the part of a file is.
 #[must_use]
 pub fn part_path(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{name}.part"))
+    directory.join(part_name(name))
 }
 
 /// Where its sidecar is.
 #[must_use]
 pub fn sidecar_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.part.json"))
-}
-
-/// Whether an earlier run, or another process, has begun with a file. A sidecar alone is of nothing.
-#[must_use]
-pub fn is_begun(directory: &Path, name: &str) -> bool {
-    part_path(directory, name).symlink_metadata().is_ok()
 }
 
 /// Where a sidecar is written before it takes the place of the older one.
@@ -78,7 +78,7 @@ impl Part {
                 .map_err(unwritable)?;
             let opened = file.metadata().map_err(unwritable)?;
             if !opened.is_file() {
-                return Err(Error::InTheWay { name: format!("{name}.part") });
+                return Err(Error::InTheWay { name: part_name(name) });
             }
             match file.try_lock() {
                 Ok(()) => {}

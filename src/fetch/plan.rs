@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::address::Address;
 use super::error::Error;
 use super::input::Wanted;
+use super::part::part_name;
 use super::settings::Existing;
 use super::verify::Check;
 
@@ -28,6 +29,8 @@ pub struct Job {
     pub name: String,
     /// The checksum that it has to have.
     pub sha256: Option<Check>,
+    /// Something lies under the name of its part.
+    pub begun: bool,
     /// Use nothing of what an earlier run has left.
     pub afresh: bool,
 }
@@ -73,7 +76,8 @@ pub fn plan(wanted: Vec<Wanted>, existing: Existing, present: impl Fn(&str) -> P
 
     let names: HashMap<String, ()> = entries.iter().filter_map(|entry| Some((entry.name.clone()?, ()))).collect();
     for entry in &mut entries {
-        let Step::Fetch(job) = &entry.step else { continue };
+        let Step::Fetch(job) = &mut entry.step else { continue };
+        job.begun = present(&part_name(&job.name)) != Present::Nothing;
         // Another file's part would be this file's name.
         let of_another = [".part", ".part.json", ".part.json.new"]
             .iter()
@@ -131,7 +135,7 @@ fn last_of_each_name(unique: Vec<Wanted>, notes: &mut Vec<String>) -> Vec<Entry>
     for (at, Wanted { shown, address, sha256, name }) in unique.into_iter().enumerate() {
         let named = address.and_then(|address| Ok((name.map_or_else(|| address.name(), Ok)?, address)));
         let (name, step) = match named {
-            Ok((name, address)) => (Some(name.clone()), Step::Fetch(Job { address, name, sha256, afresh: false })),
+            Ok((name, address)) => (Some(name.clone()), Step::Fetch(Job { address, name, sha256, begun: false, afresh: false })),
             Err(error) => (None, Step::Refuse(error)),
         };
         if let Some(name) = &name {
@@ -217,6 +221,17 @@ mod tests {
         assert!(matches!(step(&with_checksum, Existing::Overwrite), Step::Fetch(_)));
         let in_the_way = planned(&["http://h/a"], Existing::Overwrite, &[("a", Present::Other)]);
         assert!(matches!(in_the_way.entries[0].step, Step::Refuse(Error::InTheWay { .. })));
+    }
+
+    #[test]
+    fn a_file_is_begun_where_its_part_lies() {
+        let plan = planned(
+            &["http://h/a", "http://h/b", "http://h/c"],
+            Existing::Refuse,
+            &[("a.part", Present::File(3)), ("b.part.json", Present::File(9))],
+        );
+        let begun = plan.entries.iter().map(|entry| matches!(&entry.step, Step::Fetch(job) if job.begun));
+        assert_eq!(begun.collect::<Vec<_>>(), [true, false, false], "a sidecar alone is of nothing");
     }
 
     #[test]

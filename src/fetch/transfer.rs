@@ -19,7 +19,7 @@ use super::durable::{keeps_unnamed, make_durable};
 use super::error::Error;
 use super::head::{Validator, checks_of_s3};
 use super::network::{Network, Stretch, Trouble};
-use super::part::{Part, is_begun, sidecar_path};
+use super::part::{Part, sidecar_path};
 use super::plan::Job;
 use super::progress::Meter;
 use super::ranges::Ranges;
@@ -162,7 +162,7 @@ struct Begun {
 pub async fn receive(world: &Arc<World>, job: &Job, meter: &Arc<Meter>) -> Result<Received, Unreceived> {
     let mut attempts = Attempts::new(world.settings.retries);
     let mut ranges_are_given = true;
-    let mut had_part = is_begun(&world.settings.directory, &job.name);
+    let mut had_part = job.begun;
     if let Some(begun) = if had_part { left_by_an_earlier_run(world, job).await? } else { None } {
         match ranges(world, job, meter, begun, None, &attempts).await? {
             Ok(received) => return Ok(received),
@@ -706,7 +706,7 @@ mod tests {
     }
 
     fn small(name: &str, crc: &str) -> (Job, Received) {
-        let job = Job { address: Address::parse("http://h/a").unwrap(), name: name.to_owned(), sha256: None, afresh: false };
+        let job = Job { address: Address::parse("http://h/a").unwrap(), name: name.to_owned(), sha256: None, begun: false, afresh: false };
         let checks = vec![Check::from_hexadecimal(Algorithm::Crc32, crc).unwrap()];
         (job, Received::new(Body::Small(b"abc".to_vec()), 3, checks))
     }

@@ -1,6 +1,5 @@
 //! Carries a plan out: so many files at a time, so many of one host, until all have ended or everything has to stop.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::company::Company;
 use super::error::Error;
 use super::network::Network;
 use super::part::sync_directory;
-use super::plan::{Job, Plan, Present, Step};
+use super::plan::{Job, Plan, Step};
 use super::progress::{Meter, Progress};
 use super::queue::Queue;
 use super::report::{Outcome, Row};
@@ -26,21 +25,6 @@ const VERIFYING: usize = 4;
 
 /// A timer of the runtime that ends before that of any request. Were there none, each request's would wake the runtime to look at it: two system calls a file.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// What is under a name in a directory.
-#[must_use]
-pub fn look(directory: &Path, name: &str) -> Present {
-    match std::fs::symlink_metadata(directory.join(name)) {
-        Err(_) => Present::Nothing,
-        Ok(metadata) if metadata.is_file() => Present::File(metadata.len()),
-        // A link to a file is replaced like one, and left alone like one.
-        Ok(metadata) if metadata.is_symlink() => std::fs::metadata(directory.join(name))
-            .ok()
-            .filter(std::fs::Metadata::is_file)
-            .map_or(Present::Other, |file| Present::File(file.len())),
-        Ok(_) => Present::Other,
-    }
-}
 
 /// What came of one file, on its way.
 enum Ended {

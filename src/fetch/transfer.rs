@@ -4,6 +4,7 @@
 //! connections bring ranges, each under the condition that the object is still that version; anything else comes in one piece, and afresh when it breaks.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -224,12 +225,14 @@ async fn wait(world: &World, attempts: &mut Attempts, trouble: Trouble, kept: u6
 /// Begins a part afresh. To take its space is quick on most file systems, and on some as slow as to write it.
 async fn begin_part(world: &World, job: &Job, size: Option<u64>) -> Result<Part, Error> {
     let (directory, name) = (world.settings.directory.clone(), job.name.clone());
-    let begin = move || {
-        let part = Part::open(&directory, &name)?;
-        part.begin(size).map_err(|error| discarded(&part, error))?;
-        Ok(part)
-    };
-    world.unless_stopped(blocking(begin)).await?
+    world.unless_stopped(blocking(move || begun_afresh(&directory, &name, size))).await?
+}
+
+/// Opens a part and begins it afresh. Blocks.
+fn begun_afresh(directory: &Path, name: &str, size: Option<u64>) -> Result<Part, Error> {
+    let part = Part::open(directory, name)?;
+    part.begin(size).map_err(|error| discarded(&part, error))?;
+    Ok(part)
 }
 
 /// Does what waits for the disk beside the network.
@@ -643,9 +646,8 @@ pub fn finish(settings: &Settings, job: &Job, received: Received) -> Result<(), 
         Body::Part(part) => part.finish(&checks, replace),
         Body::Small(bytes) => {
             verify_all(&checks, &bytes)?;
-            let part = Part::open(&settings.directory, &job.name)?;
-            let written = part.begin(Some(received.size)).and_then(|()| part.write_at(&bytes, 0));
-            written.map_err(|error| discarded(&part, error))?;
+            let part = begun_afresh(&settings.directory, &job.name, Some(received.size))?;
+            part.write_at(&bytes, 0).map_err(|error| discarded(&part, error))?;
             part.finish(&[], replace)
         }
     }
@@ -683,8 +685,6 @@ fn verify_all(checks: &[Check], bytes: &[u8]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::fetch::verify::Algorithm;
 

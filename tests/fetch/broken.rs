@@ -144,6 +144,46 @@ fn a_server_without_a_version_is_asked_for_the_whole_again() {
     assert!(server.asked().iter().all(|asked| asked.range.is_none()));
 }
 
+/// Each breaks once, as when a server restarts: one failure, however many connections there were.
+#[test]
+fn each_connection_has_attempts_of_its_own() {
+    let server = Server::start(content(40 << 20, 1), Manner { break_off: (4, 100_000), ..Manner::default() });
+    let place = Place::new();
+    place.fetched(&["--retries", "1", &server.url("a")]);
+    assert!(place.read("a") == content(40 << 20, 1));
+    assert!(server.asked().len() >= 8, "all four broke");
+}
+
+#[test]
+fn a_range_that_is_longer_than_it_says_is_not_taken() {
+    let (server, place) = (server(|manner| (manner.break_off, manner.whole_as_range) = ((1, 300_000), true)), Place::new());
+    place.fetched(&[&server.url("a")]);
+    assert!(place.read("a") == content(SIZE, 1));
+    assert_eq!(server.asked().iter().map(|asked| asked.range.is_some()).collect::<Vec<_>>(), [false, true, false]);
+}
+
+/// What the one connection brings beyond the border belongs to the other, until that is refused; then somebody has to bring it again.
+#[test]
+fn a_range_that_is_refused_while_its_neighbour_crosses_the_border_leaves_no_gap() {
+    // Not where one piece ends and another begins.
+    const BORDER: usize = (20 << 20) + 8 * 1024;
+    let whole = content(2 * BORDER, 1);
+    std::thread::scope(|scope| {
+        for lane in 0..4 {
+            let whole = &whole;
+            scope.spawn(move || {
+                for step in 0..6 {
+                    let refuses_range_at = Some(BORDER - 32 * 1024 + (lane * 6 + step) * 4 * 1024);
+                    let server = Server::start(whole.clone(), Manner { rate: Some(25_000_000), refuses_range_at, ..Manner::default() });
+                    let place = Place::new();
+                    place.fetched(&["--connections", "2", &server.url("a")]);
+                    assert!(place.read("a") == *whole, "refused at {refuses_range_at:?}");
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn ranges_that_a_server_ignores_come_over_the_connection_that_is_there() {
     let server = Server::start(content(40 << 20, 1), Manner { ranges: false, ..Manner::default() });

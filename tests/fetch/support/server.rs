@@ -21,6 +21,10 @@ pub struct Manner {
     pub ignores_conditions: bool,
     /// A range is answered without its tag.
     pub tagless_ranges: bool,
+    /// A range is answered by the whole, under the head of a range but for its length.
+    pub whole_as_range: bool,
+    /// One range is refused, by the whole, when the first answer has sent so many bytes or has ended.
+    pub refuses_range_at: Option<usize>,
     /// The length is told.
     pub length: bool,
     /// So many requests are answered by this status first, with these headers.
@@ -39,6 +43,8 @@ impl Default for Manner {
             ranges: true,
             ignores_conditions: false,
             tagless_ranges: false,
+            whole_as_range: false,
+            refuses_range_at: None,
             length: true,
             refusals: (0, 0, String::new()),
             stalls: None,
@@ -59,6 +65,8 @@ struct State {
     content: Arc<Vec<u8>>,
     manner: Manner,
     asked: Vec<Asked>,
+    /// How far the first answer is.
+    sent_first: usize,
 }
 
 /// A server that counts, breaks off and changes its mind; a thread for each connection.
@@ -72,7 +80,7 @@ impl Server {
     pub fn start(content: Vec<u8>, manner: Manner) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { content: Arc::new(content), manner, asked: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { content: Arc::new(content), manner, asked: Vec::new(), sent_first: 0 }));
         let of_server = Arc::clone(&state);
         thread::spawn(move || {
             for connection in listener.incoming() {
@@ -153,14 +161,23 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
         }
         let breaks_off = state.manner.break_off.0 > 0;
         state.manner.break_off.0 -= u32::from(breaks_off);
-        (Arc::clone(&state.content), state.manner.clone(), breaks_off, first)
+        let manner = state.manner.clone();
+        if asked.range.is_some() {
+            state.manner.refuses_range_at = None;
+        }
+        (Arc::clone(&state.content), manner, breaks_off, first)
     };
     let size = content.len() as u64;
+    let is_refused = asked.range.is_some() && manner.refuses_range_at.is_some();
+    while is_refused && state.lock().unwrap().sent_first < manner.refuses_range_at.unwrap_or_default() {
+        thread::sleep(Duration::from_micros(100));
+    }
     let holds = asked.condition.is_none() || asked.condition == manner.etag || manner.ignores_conditions;
-    let range = asked.range.filter(|&(start, _)| manner.ranges && holds && start < size).map(|(start, end)| (start, end.min(size)));
-    let (start, end) = range.unwrap_or((0, size));
+    let range =
+        asked.range.filter(|&(start, _)| manner.ranges && holds && start < size && !is_refused).map(|(start, end)| (start, end.min(size)));
+    let (start, end) = range.filter(|_| !manner.whole_as_range).unwrap_or((0, size));
     let mut head = match range {
-        Some(_) => format!("HTTP/1.1 206 Partial\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
+        Some((start, end)) => format!("HTTP/1.1 206 Partial\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
         None => "HTTP/1.1 200 OK\r\n".to_owned(),
     };
     if manner.length {
@@ -189,7 +206,13 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
         if breaks_off {
             length = length.min(manner.break_off.1 - sent);
         }
-        connection.write_all(&content[usize::try_from(at).unwrap()..usize::try_from(at + length).unwrap()])?;
+        let (from, to) = (usize::try_from(at).unwrap(), usize::try_from(at + length).unwrap());
+        let written = connection.write_all(&content[from..to]);
+        if first {
+            // When nobody listens any more there is nothing to wait for.
+            state.lock().unwrap().sent_first = if written.is_ok() { to } else { usize::MAX };
+        }
+        written?;
         at += length;
         if let Some(rate) = manner.rate {
             let due = Duration::from_secs_f64((at - start) as f64 / rate as f64);

@@ -139,11 +139,18 @@ def measured(command):
     looking.start()
     given_up = threading.Timer(LONGEST, process.kill)
     given_up.start()
-    _, status, used = os.wait4(process.pid, 0)
-    wall = now() - begun
-    given_up.cancel()
-    ended.set()
-    looking.join()
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+        wall = now() - begun
+    except BaseException:
+        # Whoever interrupts this does not want it to go on.
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        given_up.cancel()
+        ended.set()
+        looking.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     os.sync()
     return {"wall": wall, "durable": now() - begun, "cpu": used.ru_utime + used.ru_stime, "memory": max(largest) / 1024,

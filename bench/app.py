@@ -17,12 +17,15 @@ from server import PASSWORD, server
 GUNICORN = "/var/cache/understudy-bench/bin/gunicorn"
 DATABASE_PORT, PORT = 6090, 6091
 
-# One thread that sends, so that the other core is the server's; as many connections as a load balancer with some probes may hold.
+# One core is the server's and one is for who sends: unpinned, a server that is slow has both of them nearly to itself, and one that is quick has not.
+SERVER_CORE, SENDER_CORE = (str(core) for core in (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))))
+# As many connections as a load balancer with some probes may hold.
 CONNECTIONS, SECONDS = 16, 5
 
-# The usual ways to run Flask: gunicorn's own advice is two workers a core and one more; with threads and with gevent fewer do.
+# The usual ways to run Flask: gunicorn as it comes has one worker, its own advice is two a core and one more; with threads and with gevent fewer do.
 WAYS = {
     "app": None,
+    "Flask, gunicorn, 1 sync worker": [],
     "Flask, gunicorn, 2 sync workers": ["--workers", "2"],
     "Flask, gunicorn, 4 sync workers": ["--workers", "4"],
     "Flask, gunicorn, 2 workers of 4 threads": ["--workers", "2", "--threads", "4"],
@@ -44,7 +47,8 @@ def serving(way, database):
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "RUST_LOG": "error",
                        "BENCH_DATABASE": f"host=127.0.0.1 port={DATABASE_PORT} user=postgres password={PASSWORD} dbname=postgres"}
-        process = subprocess.Popen([str(word) for word in command(way, database, folder)], env=environment, stdout=subprocess.DEVNULL)
+        pinned = ["taskset", "--cpu-list", SERVER_CORE, *command(way, database, folder)]
+        process = subprocess.Popen([str(word) for word in pinned], env=environment, stdout=subprocess.DEVNULL)
         try:
             wait_until(f"{way} to be ready", 30, lambda: answers("/ready"))
             yield process.pid
@@ -74,7 +78,7 @@ def cpu(root):
 def load(path, process):
     """Requests per second, the same for each second of the server's CPU, and the 99th percentile in milliseconds; every answer has to be a 200."""
     used = cpu(process)
-    said = run("wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", f"http://127.0.0.1:{PORT}{path}")
+    said = run("taskset", "--cpu-list", SENDER_CORE, "wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", f"http://127.0.0.1:{PORT}{path}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
     requests = int(re.search(r"(\d+) requests in", said)[1])
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()

@@ -4,19 +4,21 @@ Usage: ip netns exec NAMESPACE slow_link.py NEAR FAR MILLISECONDS    NEAR: the d
                                                                     the one to be made here. What comes from FAR waits; what goes there does not.
 """
 
+import collections
 import contextlib
 import fcntl
 import os
-import queue
+import select
 import struct
 import sys
-import threading
 import time
 
 # linux/if_tun.h
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 # Large packets are few: what this program costs is hardly seen beside what is measured.
 MTU = 65_000
+# Packets read in one turn.
+MANY = 64
 
 
 def interface(name):
@@ -32,27 +34,27 @@ def write(target, packet):
         os.write(target, packet)
 
 
-def carry(source, target):
+def waiting_packets(source):
+    """Some of those that wait to be read; the other way has its turn too."""
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(MANY):
+            yield os.read(source, MTU)
+
+
+def carry(near, far, seconds):
+    """Both ways in one thread: two would wait for each other's hold of the interpreter, for longer than a packet takes."""
+    late = collections.deque()
+    for handle in (near, far):
+        os.set_blocking(handle, False)
     while True:
-        write(target, os.read(source, MTU))
-
-
-def carry_late(source, target, seconds):
-    waiting = queue.SimpleQueue()
-
-    def deliver():
-        while True:
-            due, packet = waiting.get()
-            time.sleep(max(0.0, due - time.monotonic()))
-            write(target, packet)
-
-    threading.Thread(target=deliver, daemon=True).start()
-    while True:
-        packet = os.read(source, MTU)
-        waiting.put((time.monotonic() + seconds, packet))
+        select.select((near, far), (), (), max(0.0, late[0][0] - time.monotonic()) if late else None)
+        due = time.monotonic() + seconds
+        late.extend((due, packet) for packet in waiting_packets(far))
+        for packet in waiting_packets(near):
+            write(far, packet)
+        while late and late[0][0] <= time.monotonic():
+            write(near, late.popleft()[1])
 
 
 if __name__ == "__main__":
-    near, far = int(sys.argv[1]), interface(sys.argv[2])
-    threading.Thread(target=carry, args=(near, far), daemon=True).start()
-    carry_late(far, near, float(sys.argv[3]) / 1000)
+    carry(int(sys.argv[1]), interface(sys.argv[2]), float(sys.argv[3]) / 1000)

@@ -34,7 +34,7 @@ use super::verify::Check;
 const SMALL: u64 = 256 * 1024;
 /// From this size on, in bytes, several connections bring a file.
 const LARGE: u64 = 32 * 1024 * 1024;
-/// How often what is there is made durable and written down. A kill costs at most what came since.
+/// How often what is there is made durable and written down. A kill costs at most what came since; near the end, what came in twice that time.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// A checkpoint that takes long is made less often: at most a tenth of the time is for them.
 const CHECKPOINT_SHARE: u32 = 9;
@@ -476,7 +476,9 @@ impl Lanes {
     async fn supervise(self: Arc<Self>, running: &mut JoinSet<Result<(), Halt>>) -> Result<(), Halt> {
         let stopped = self.world.stopped();
         tokio::pin!(stopped);
-        let mut next_checkpoint = Instant::now() + CHECKPOINT;
+        let (started, (before, _)) = (Instant::now(), self.standing());
+        let mut next_checkpoint = started + CHECKPOINT;
+        let mut is_left_out = false;
         loop {
             tokio::select! {
                 ended = running.join_next() => match ended {
@@ -485,6 +487,13 @@ impl Lanes {
                     Some(Err(error)) => return Err(Halt::Failed(Error::Nonsense { cause: error.to_string() })),
                 },
                 () = tokio::time::sleep_until(next_checkpoint) => {
+                    let (finished, size) = self.standing();
+                    let came = finished.total().saturating_sub(before.total());
+                    is_left_out = !is_left_out && is_nearly_there(came, started.elapsed(), size - finished.total());
+                    if is_left_out {
+                        next_checkpoint = Instant::now() + CHECKPOINT;
+                        continue;
+                    }
                     let (lanes, begun) = (Arc::clone(&self), Instant::now());
                     // Without its sidecar a checkpoint is one that is missing; the next one may succeed.
                     let _ = spawn_blocking(move || lanes.checkpoint()).await;
@@ -610,6 +619,11 @@ impl Lanes {
     }
 }
 
+/// Whether the rest comes before the next checkpoint, at the pace of what came. Then one would hold up the end, and be of use to nobody.
+fn is_nearly_there(came: u64, within: Duration, rest: u64) -> bool {
+    u128::from(rest) * within.as_millis() <= u128::from(came) * CHECKPOINT.as_millis()
+}
+
 /// Writes what one connection brings.
 #[derive(Clone)]
 struct Writer {
@@ -727,6 +741,15 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), if known { 5 } else { 1 }, "and nothing else is left");
         let [_, (job, received), ..] = files;
         assert!(matches!(finish(&settings(folder.path()), &job, received), Err(Error::Mismatch { .. })), "alone it is told why");
+    }
+
+    #[test]
+    fn a_file_is_nearly_there_when_the_rest_comes_within_a_checkpoint() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        assert!(is_nearly_there(100, second, 100) && !is_nearly_there(100, second, 101));
+        assert!(is_nearly_there(0, second, 0) && !is_nearly_there(0, second, 1), "nothing comes");
+        assert!(is_nearly_there(7200, hour, 2) && !is_nearly_there(7200, hour, 3));
+        assert!(!is_nearly_there(u64::MAX / 2, hour, u64::MAX), "nothing overflows");
     }
 
     /// However the network cuts it up, and however far the disk falls back.

@@ -96,29 +96,23 @@ fn a_body_longer_than_its_head_says_is_not_read_to_its_end() {
     }
 }
 
+fn server_of_an_object_that_becomes(another: Vec<u8>) -> Server {
+    server(|manner| (manner.break_off, manner.becomes) = ((1, 300_000), Some((another, "\"two\"".to_owned()))))
+}
+
 #[test]
 fn an_object_that_changes_while_it_is_fetched_is_fetched_as_the_new_one() {
-    let (server, place) = (server(|manner| manner.break_off = (1, 300_000)), Place::new());
-    server.behave(|manner| manner.rate = Some(1_000_000));
-    let url = server.url("a");
-    let child = place.command(&[&url]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    server.change(content(SIZE, 2), "\"two\"");
-    server.behave(|manner| manner.rate = None);
-    assert!(child.wait_with_output().unwrap().status.success());
+    let (server, place) = (server_of_an_object_that_becomes(content(SIZE, 2)), Place::new());
+    place.fetched(&[&server.url("a")]);
     assert!(place.read("a") == content(SIZE, 2));
+    assert_eq!(server.asked()[1].condition.as_deref(), Some("\"one\""), "the rest of the old one was asked for first");
 }
 
 /// Of the large one nothing stays beside it.
 #[test]
 fn an_object_that_becomes_a_small_one_meanwhile_leaves_no_part() {
-    let (server, place) = (server(|manner| manner.break_off = (1, 300_000)), Place::new());
-    server.behave(|manner| manner.rate = Some(1_000_000));
-    let child = place.command(&[&server.url("a")]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    server.change(content(1000, 2), "\"two\"");
-    server.behave(|manner| manner.rate = None);
-    assert!(child.wait_with_output().unwrap().status.success());
+    let (server, place) = (server_of_an_object_that_becomes(content(1000, 2)), Place::new());
+    place.fetched(&[&server.url("a")]);
     assert_eq!((place.read("a"), place.names()), (content(1000, 2), vec!["a".to_owned()]));
 }
 

@@ -11,6 +11,8 @@ pub struct Manner {
     pub rate: Option<u64>,
     /// So many answers break off, each after so many bytes.
     pub break_off: (u32, u64),
+    /// When an answer breaks off there is another object, with this tag.
+    pub becomes: Option<(Vec<u8>, String)>,
     /// Breaking off is by a reset, not in good order.
     pub resets: bool,
     /// The entity tag; none is none.
@@ -38,6 +40,7 @@ impl Default for Manner {
         Self {
             rate: None,
             break_off: (0, 0),
+            becomes: None,
             resets: false,
             etag: Some("\"one\"".to_owned()),
             ranges: true,
@@ -194,6 +197,11 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
     while at < end {
         let sent = at - start;
         if breaks_off && sent >= manner.break_off.1 {
+            let mut state = state.lock().unwrap();
+            if let Some((content, etag)) = state.manner.becomes.take() {
+                (state.content, state.manner.etag) = (Arc::new(content), Some(etag));
+            }
+            drop(state);
             if manner.resets {
                 socket2::SockRef::from(connection).set_linger(Some(Duration::ZERO))?;
             }

@@ -1,7 +1,7 @@
 //! What lies in a directory before a run begins.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::plan::Present;
@@ -26,7 +26,7 @@ impl Listing {
     /// What is under a name.
     #[must_use]
     pub fn look(&self, name: &str) -> Present {
-        if self.names.as_ref().is_some_and(|names| !names.contains(std::ffi::OsStr::new(name))) {
+        if self.names.as_ref().is_some_and(|names| !names.contains(OsStr::new(name))) {
             return Present::Nothing;
         }
         let path = self.directory.join(name);

@@ -72,6 +72,13 @@ struct State {
     sent_first: usize,
 }
 
+impl State {
+    fn change(&mut self, content: Vec<u8>, etag: String) {
+        self.content = Arc::new(content);
+        self.manner.etag = Some(etag);
+    }
+}
+
 /// A server that counts, breaks off and changes its mind; a thread for each connection.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -114,9 +121,7 @@ impl Server {
 
     /// Another object under the same address.
     pub fn change(&self, content: Vec<u8>, etag: &str) {
-        let mut state = self.state.lock().unwrap();
-        state.content = Arc::new(content);
-        state.manner.etag = Some(etag.to_owned());
+        self.state.lock().unwrap().change(content, etag.to_owned());
     }
 }
 
@@ -171,13 +176,15 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
         (Arc::clone(&state.content), manner, breaks_off, first)
     };
     let size = content.len() as u64;
-    let is_refused = asked.range.is_some() && manner.refuses_range_at.is_some();
-    while is_refused && state.lock().unwrap().sent_first < manner.refuses_range_at.unwrap_or_default() {
+    let refused_at = manner.refuses_range_at.filter(|_| asked.range.is_some());
+    while refused_at.is_some_and(|at| state.lock().unwrap().sent_first < at) {
         thread::sleep(Duration::from_micros(100));
     }
     let holds = asked.condition.is_none() || asked.condition == manner.etag || manner.ignores_conditions;
-    let range =
-        asked.range.filter(|&(start, _)| manner.ranges && holds && start < size && !is_refused).map(|(start, end)| (start, end.min(size)));
+    let range = asked
+        .range
+        .filter(|&(start, _)| manner.ranges && holds && start < size && refused_at.is_none())
+        .map(|(start, end)| (start, end.min(size)));
     let (start, end) = range.filter(|_| !manner.whole_as_range).unwrap_or((0, size));
     let mut head = match range {
         Some((start, end)) => format!("HTTP/1.1 206 Partial\r\ncontent-range: bytes {start}-{}/{size}\r\n", end - 1),
@@ -199,7 +206,7 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>, asked: Asked) -> std
         if breaks_off && sent >= manner.break_off.1 {
             let mut state = state.lock().unwrap();
             if let Some((content, etag)) = state.manner.becomes.take() {
-                (state.content, state.manner.etag) = (Arc::new(content), Some(etag));
+                state.change(content, etag);
             }
             drop(state);
             if manner.resets {

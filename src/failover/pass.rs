@@ -33,6 +33,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(400);
 /// Between two passes when something was just done.
 const SHORT_INTERVAL: Duration = Duration::from_millis(50);
+/// So long after the threshold the pass ends that is to find it reached: a timer may be a little early.
+const JUST_AFTER: Duration = Duration::from_millis(30);
 /// How often a loop looks whether somebody waits for the lock.
 const QUEUE_LOOK: Duration = Duration::from_millis(100);
 /// How long a loop that has let a person's command go first waits for the lock again.
@@ -290,7 +292,9 @@ impl<P: Parts> Checker<P> {
             }
             let wake = match &passed {
                 Ok(pass) if matches!(&pass.outcome, Ok(outcome) if *outcome != Outcome::Idle) => Instant::now() + SHORT_INTERVAL,
-                Ok(pass) if pass.look.memory.is_suspicious() => (began + SUSPICIOUS_INTERVAL).max(Instant::now() + SHORT_INTERVAL),
+                Ok(pass) if pass.look.memory.is_suspicious() => {
+                    Instant::now() + wait_beside_silence(&pass.look.seen, began.elapsed(), self.settings.probe_deadline)
+                }
                 _ => (began + INTERVAL).max(Instant::now() + SHORT_INTERVAL),
             };
             loop {
@@ -321,6 +325,22 @@ impl<P: Parts> Checker<P> {
             }
         }
     }
+}
+
+/// How long to wait after a pass that took `took` and found the primary silent. The pass that can decide is made to end when the silence has just been long
+/// enough: each waits for answers that do not come, so that the usual pace would often have one end a little too early and the next most of a second later.
+fn wait_beside_silence(seen: &Observation, took: Duration, probe_deadline: Duration) -> Duration {
+    let (elapsed, limits) = (&seen.elapsed, &seen.thresholds);
+    let usual = SUSPICIOUS_INTERVAL.saturating_sub(took).max(SHORT_INTERVAL);
+    // The first one asked the witness only when the host's probe had failed; from then on both are asked at once.
+    let next_takes = took.min(probe_deadline);
+    let silence_left = limits.suspicion.saturating_sub(elapsed.silent_for);
+    let one_more_is_enough = elapsed.silent_passes.saturating_add(1) >= limits.suspicion_passes;
+    let two_more_are_too_late = 2 * (usual + next_takes) > silence_left;
+    if silence_left.is_zero() || !one_more_is_enough || !two_more_are_too_late {
+        return usual;
+    }
+    (silence_left + JUST_AFTER).saturating_sub(next_takes).max(SHORT_INTERVAL)
 }
 
 /// The next container that ends; never, where there is no stream.

@@ -6,14 +6,18 @@ mod orders;
 mod outward;
 mod stage;
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use tokio::time::{Instant, sleep};
 use understudy::failover::act::{ActError, Outcome};
 use understudy::failover::decide;
+use understudy::failover::pass::Checker;
 use understudy::record::Step;
 
 use crate::faults::{FOREVER, Fault, Interruption};
-use crate::world::{A, B, World};
+use crate::world::{A, B, Hand, World};
 
 /// In milliseconds; longer than it takes a primary to miss its standby and to drop to async.
 const FREEZE: u32 = 20_000;
@@ -168,6 +172,33 @@ async fn i4_a_runtime_that_is_silent_from_any_effect_on_only_delays() {
         assert_eq!(world.lead().0, story.end().0, "{story:?}:\n{}", world.story())
     })
     .await;
+}
+
+/// Each pass beside a silent primary waits for answers that do not come; the one that decides ends when the silence has just been long enough.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_primary_is_given_up_as_soon_as_the_threshold_is_reached() {
+    // It freezes at different moments between two passes, which are a second apart.
+    for phase in (100..1_100).step_by(90).map(Duration::from_millis) {
+        let world = World::of_a_pair();
+        let story = async |checker: Checker<Hand>| {
+            let frozen_for = async {
+                sleep(phase).await;
+                world.befall(Fault::StopBySignal(A, FOREVER));
+                let frozen = Instant::now();
+                while world.record().transition.is_none() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                frozen.elapsed()
+            };
+            tokio::select! {
+                passed = checker.run_for(Duration::from_secs(20)) => panic!("no failover: {:?}", passed.is_ok()),
+                took = frozen_for => (took, checker.settings.thresholds.suspicion),
+            }
+        };
+        let (took, threshold) = world.order(story).await.unwrap();
+        let latest = threshold + Duration::from_millis(1_100);
+        assert!((threshold..latest).contains(&took), "after {took:?}, phase {phase:?}:\n{}", world.story());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -159,30 +159,30 @@ def measured(command):
 
 def measure():
     results = Results("fetch").begin()
-    with tempfile.TemporaryDirectory(prefix="understudy-bench-files-") as files, server(files):
+    # Small files stay to the end: ext4 without a journal gives no inode away that was freed minutes ago, and looks at each of them before it finds another, in
+    # the time of whoever comes next.
+    with (tempfile.TemporaryDirectory(prefix="understudy-bench-files-") as files, server(files),
+          tempfile.TemporaryDirectory(prefix="understudy-bench-into-") as place):
         for case, (_, count, size) in CASES.items():
             count, size = max(1, count // SMALLER), size // (SMALLER if count == 1 else 1)
             names = [f"{case}-{number}" for number in range(count)]
             for name in names:
                 make(Path(files) / name, size)
             for latency, address in LATENCIES.items():
-                with tempfile.TemporaryDirectory(prefix="understudy-bench-into-") as place:
-                    # In turns, so that what else runs on the machine meets all of them.
-                    for number in range(1, trials(5) + 1):
-                        for name in in_turn(number, [tool for tool in TOOLS if there(tool)]):
-                            folder = Path(place) / f"{name}-{number}"
-                            folder.mkdir()
-                            command = commands([f"http://{address}/files/{name}" for name in names], folder, size)[name]
-                            os.sync()
-                            found = measured(command)
-                            whole = sum(1 for entry in names if (folder / entry).exists() and (folder / entry).stat().st_size == size)
-                            results.add(what=name, case=case, latency=latency, trial=number, whole=whole, of=count, **found)
-                            if name == "fetch" and whole != count:
-                                raise Failed(f"fetch brought {whole} of {count} files")
-                            # Many small ones stay for a while: ext4 without a journal gives no inode away that was freed minutes ago, and looks at each of
-                            # them before it finds another, in the time of whoever comes next.
-                            if size > LARGEST_KEPT:
-                                shutil.rmtree(folder)
+                # In turns, so that what else runs on the machine meets all of them.
+                for number in range(1, trials(5) + 1):
+                    for name in in_turn(number, [tool for tool in TOOLS if there(tool)]):
+                        folder = Path(place) / f"{case}-{latency.replace(' ', '')}-{name}-{number}"
+                        folder.mkdir()
+                        command = commands([f"http://{address}/files/{name}" for name in names], folder, size)[name]
+                        os.sync()
+                        found = measured(command)
+                        whole = sum(1 for entry in names if (folder / entry).exists() and (folder / entry).stat().st_size == size)
+                        results.add(what=name, case=case, latency=latency, trial=number, whole=whole, of=count, **found)
+                        if name == "fetch" and whole != count:
+                            raise Failed(f"fetch brought {whole} of {count} files")
+                        if size > LARGEST_KEPT:
+                            shutil.rmtree(folder)
             say(f"{case}: done")
 
 

@@ -164,17 +164,17 @@ test-rehearsal: setup engine build rehearsal-image ## Vagrant with a container: 
 
 ##@ Measure it
 .PHONY: bench
-bench: setup engine build write-client ## The write outage by fault, the app, the modules, a look: docs/benchmarks.md (a quarter of an hour)
+bench: setup engine build bench-programs ## The write outage by fault, the app, the modules, a look: docs/benchmarks.md (a quarter of an hour)
 	@scripts/preflight bench/installation.yml
 	bench/run outage app modules look
 
 .PHONY: bench-clients
-bench-clients: setup engine build write-client ## What a client that lists both nodes loses beyond the failover, and what helps it
+bench-clients: setup engine build bench-programs ## What a client that lists both nodes loses beyond the failover, and what helps it
 	@scripts/preflight bench/installation.yml
 	bench/run clients
 
 .PHONY: bench-peers
-bench-peers: setup engine build write-client ## The same faults made to repmgr, pg_auto_failover and Patroni, ours beside them (over an hour)
+bench-peers: setup engine build bench-programs ## The same faults made to repmgr, pg_auto_failover and Patroni, ours beside them (over an hour)
 	@scripts/preflight bench/installation.yml
 	bench/prepare peers
 	bench/run outage peers
@@ -184,9 +184,9 @@ bench-fetch: build ## fetch beside curl, aria2c, wget2 and s5cmd: small, middlin
 	bench/prepare fetch
 	bench/run fetch
 
-.PHONY: write-client
-write-client: # The client of the benchmarks. Apart from `build`: an example brings the tests' own features of its libraries with it
-	cargo build --release --locked --example write_client
+.PHONY: bench-programs
+bench-programs: # The client that writes and the server that does the least. Apart from `build`: an example brings the tests' own features of its libraries with it
+	cargo build --release --locked --examples
 
 ##@ Leave it
 .PHONY: clean

@@ -1,4 +1,4 @@
-"""The app's /health and /ready beside the same routes in Flask under gunicorn: the same load from loopback, the same PostgreSQL."""
+"""The app's /health and /ready beside the same routes in Flask under gunicorn, and beside the least that a server can do: the same load from loopback."""
 
 import contextlib
 import json
@@ -22,10 +22,18 @@ SERVER_CORE, SENDER_CORE = (str(core) for core in (min(os.sched_getaffinity(0)),
 # As many connections as a load balancer with some probes may hold.
 CONNECTIONS, SECONDS = 16, 5
 
+# What is asked for: a path, and how many requests a connection sends before it reads answers. One is what probes do, and then most of the time is the kernel's, in
+# carrying a hundred bytes to and fro; with 16 at once, as in TechEmpower's plaintext test, it is the server's own.
+LOADS = {"/health": ("/health", 1), "/health, 16 at once": ("/health", 16), "/ready": ("/ready", 1)}
+
+# It knows no routes and asks no database: what sockets and loopback take for one request at a time, and nothing else. No server of one thread gets past it.
+BARE = "the least: bench/bare_server.rs"
 # The usual ways to run Flask: gunicorn as it comes has one worker, its own advice is two a core and one more; with threads and with gevent fewer do.
+AS_IT_COMES = "Flask, gunicorn, 1 sync worker"
 WAYS = {
     "app": None,
-    "Flask, gunicorn, 1 sync worker": [],
+    BARE: None,
+    AS_IT_COMES: [],
     "Flask, gunicorn, 2 sync workers": ["--workers", "2"],
     "Flask, gunicorn, 4 sync workers": ["--workers", "4"],
     "Flask, gunicorn, 2 workers of 4 threads": ["--workers", "2", "--threads", "4"],
@@ -34,7 +42,9 @@ WAYS = {
 
 
 def command(way, database, folder):
-    if WAYS[way] is None:
+    if way == BARE:
+        return [RELEASE / "examples/bare_server", f"127.0.0.1:{PORT}"]
+    if way == "app":
         record = Path(folder) / "cluster.json"
         record.write_text(json.dumps({"version": 1, "epoch": 1, "primary": "127.0.0.1"}))
         return [RELEASE / "app", "--listen", f"127.0.0.1:{PORT}", "--record", record, "--password-file", database.password_file, "--database", "postgres",
@@ -75,10 +85,14 @@ def cpu(root):
     return sum(int(user) + int(system) for *_, user, system in (one[:13] for one in fields)) / os.sysconf("SC_CLK_TCK")
 
 
-def load(path, process):
+def load(name, process):
     """Requests per second, the same for each second of the server's CPU, and the 99th percentile in milliseconds; every answer has to be a 200."""
+    path, at_once = LOADS[name]
     used = cpu(process)
-    said = run("taskset", "--cpu-list", SENDER_CORE, "wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", f"http://127.0.0.1:{PORT}{path}")
+    # A script costs wrk time for each request, so that it has one only where it needs it.
+    script, arguments = (["--script", "bench/at_once.lua"], ["--", at_once]) if at_once > 1 else ([], [])
+    said = run("taskset", "--cpu-list", SENDER_CORE, "wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s", "--latency", *script,
+               f"http://127.0.0.1:{PORT}{path}", *arguments)
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
     requests = int(re.search(r"(\d+) requests in", said)[1])
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()
@@ -106,33 +120,34 @@ def measure():
             for way in WAYS:
                 with serving(way, database) as process:
                     found = {}
-                    for path in ("/health", "/ready"):
-                        load(path, process)
-                        found[path] = load(path, process)
+                    for name in LOADS if way != BARE else ("/health",):
+                        load(name, process)
+                        found[name] = load(name, process)
                     pss, rss = memory(process)
                     if not answers("/health"):
                         raise Failed(f"{way} does not answer after the load")
                 results.add(way=way, trial=number, pss=round(pss, 1), rss=round(rss, 1), **found)
-                say(f"{way} {number}: " + ", ".join(f"{path} {one['rate']:.0f}/s, {one['by_cpu']} a second of CPU, p99 {one['p99']:.2f} ms {one['wrong']}" for path, one in found.items())
+                say(f"{way} {number}: " + ", ".join(f"{name}: {one['rate']:.0f}/s, {one['by_cpu']} a second of CPU, p99 {one['p99']:.2f} ms {one['wrong']}" for name, one in found.items())
                     + f", {pss:.1f} MiB (PSS), {rss:.1f} MiB (RSS)")
 
 
 def describe(lines):
     median = lambda values: quantile(list(values), 0.5)
-    rows = []
-    ours = {(path, what): median(line[path][what] for line in lines if line["way"] == "app") for path in ("/health", "/ready") for what in ("rate", "by_cpu")}
-    for way in WAYS:
-        found = [line for line in lines if line["way"] == way]
-        if not found:
-            continue
-        cells = [way]
-        for path in ("/health", "/ready"):
+    middle = lambda way, name, what: median(line[name][what] for line in lines if line["way"] == way)
+    measured = [way for way in WAYS if any(line["way"] == way for line in lines)]
+    parts = []
+    for name in LOADS:
+        rows = []
+        for way in measured:
+            found = [line for line in lines if line["way"] == way and name in line]
+            if not found:
+                continue
+            cells = [way]
             for what in ("rate", "by_cpu"):
-                rate = median(line[path][what] for line in found)
-                cells += [f"{rate:,.0f}", "1" if way == "app" else f"1/{ours[path, what] / rate:.0f}"]
-            cells.append(f"{median(line[path]['p99'] for line in found):.2f}")
-        errors = sum(bool(line[path]["wrong"]) for line in found for path in ("/health", "/ready"))
-        rows.append([*cells, f"{median(line['rss'] for line in found):.1f}", f"{median(line['pss'] for line in found):.1f}", errors])
-    heads = [f"{path}, {what}" for path in ("/health", "/ready")
-             for what in ("requests/s", "of the app's", "requests/s of the server's CPU", "of the app's", "p99, ms")]
-    return table(["", *heads, "RSS, MiB", "PSS, MiB", "runs with errors"], rows)
+                ratio = middle(way, name, what) / middle("app", name, what)
+                cells += [f"{middle(way, name, what):,.0f}", f"{ratio:.2f}" if ratio > 0.5 else f"1/{1 / ratio:.0f}"]
+            # Of requests that are sent at once wrk tells no latency that means anything.
+            rows.append([*cells, f"{middle(way, name, 'p99'):.2f}" if LOADS[name][1] == 1 else "-", sum(bool(line[name]["wrong"]) for line in found)])
+        parts.append(f"{name}\n\n" + table(["", "requests/s", "of the app's", "requests/s of the server's CPU", "of the app's", "p99, ms", "runs with errors"], rows))
+    memories = [[way, *(f"{median(line[kind] for line in lines if line['way'] == way):.1f}" for kind in ("rss", "pss"))] for way in measured]
+    return "\n\n".join([*parts, "Memory after the load\n\n" + table(["", "RSS, MiB", "PSS, MiB"], memories)])

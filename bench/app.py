@@ -26,7 +26,7 @@ CONNECTIONS, SECONDS = 16, 5
 # carrying a hundred bytes to and fro; with 16 at once, as in TechEmpower's plaintext test, it is the server's own.
 LOADS = {"/health": ("/health", 1), "/health, 16 at once": ("/health", 16), "/ready": ("/ready", 1)}
 
-# It knows no routes and asks no database: what sockets and loopback take for one request at a time, and nothing else. No server of one thread gets past it.
+# It knows no routes and asks no database: what sockets and loopback take for one request at a time, and nothing else.
 BARE = "the least: bench/bare_server.rs"
 # The usual ways to run Flask: gunicorn as it comes has one worker, its own advice is two a core and one more; with threads and with gevent fewer do.
 AS_IT_COMES = "Flask, gunicorn, 1 sync worker"

@@ -1,5 +1,6 @@
-//! What the app's `/health` is measured against from above: the least that an HTTP server on this kernel can do. One thread waits, reads whatever comes, parses
-//! nothing of it and sends an answer of the app's size. What it takes, sockets and loopback take: no server of one thread, in no language, gets past it.
+//! What the app's `/health` is measured against from above: the least that an HTTP server can do. One thread waits, reads whatever comes, parses
+//! nothing of it and sends an answer of the app's size. What it takes, sockets and loopback take: no server of one thread that reads and writes for each
+//! request gets past it, in whatever language.
 //!
 //! Usage: bare_server ADDRESS
 #![allow(clippy::unwrap_used, clippy::expect_used)]

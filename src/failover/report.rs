@@ -182,7 +182,7 @@ pub fn explain(look: &Look, settings: &Settings) -> Report {
     let gates = [
         format!("standby can take over without loss: {}", unfit.as_deref().map_or("yes".to_owned(), |why| format!("no: {why}"))),
         format!(
-            "primary silent: {} passes ({} needed) over {:.1} s ({:.1} s needed)",
+            "primary silent: {} of {} passes, {:.1} of {:.1} s",
             elapsed.silent_passes,
             thresholds.suspicion_passes,
             elapsed.silent_for.as_secs_f64(),

@@ -29,11 +29,10 @@ LOADS = {"/health": ("/health", 1), "/health, 16 at once": ("/health", 16), "/re
 # It knows no routes and asks no database: what sockets and loopback take for one request at a time, and nothing else.
 BARE = "the least: bench/bare_server.rs"
 # The usual ways to run Flask: gunicorn as it comes has one worker, its own advice is two a core and one more; with threads and with gevent fewer do.
-AS_IT_COMES = "Flask, gunicorn, 1 sync worker"
 WAYS = {
     "app": None,
     BARE: None,
-    AS_IT_COMES: [],
+    "Flask, gunicorn, 1 sync worker": [],
     "Flask, gunicorn, 2 sync workers": ["--workers", "2"],
     "Flask, gunicorn, 4 sync workers": ["--workers", "4"],
     "Flask, gunicorn, 2 workers of 4 threads": ["--workers", "2", "--threads", "4"],

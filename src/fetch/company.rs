@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// So many do not wait any longer. More at once would gain little.
 const ENOUGH: usize = 32;
-/// How long the first one waits for others: longer than most round trips, since each group wakes a thread, and makes the disk write. With 20 ms of latency 5 ms
-/// instead would cost a third of the CPU time again. It holds up nobody else, and the last file of a run does not wait.
+/// How long the first one waits for others: longer than most round trips, since each group wakes a thread, and makes the disk write. It holds up nobody else, and
+/// the last file of a run does not wait.
 const PATIENCE: Duration = Duration::from_millis(30);
 
 /// Those who wait, and whether a group is on its way.
